@@ -1,0 +1,45 @@
+//! Countersign: one log, one judge, three doors.
+//!
+//! An artifact provenance and signing service. This file is the map; each layer may use only what stands
+//! below it, and modules of one layer do not use each other (`tests/layers.rs` reads the sources and keeps
+//! it so).
+//!
+//! ```text
+//! shell     cli        one file per command, thin over the gRPC client or the layers below
+//!           server     the only wiring: opens adapters, builds services, runs faces, drains on signal
+//!           config     typed settings; the doc comment on each field is the manual
+//! faces     grpc       our API, one file per service; translates and delegates, decides nothing
+//!           webhook    admission review in, admission review out
+//! services  signing    statement -> certificate -> envelope -> timestamp -> log entry -> bundle
+//!           admission  object -> images -> digests -> evidence -> judge -> verdict and patch
+//!           rollback   service and environment -> candidates -> checks -> readiness
+//!           release    deployments, health, approvals, revocations: statements in, views out
+//!           evidence   digest -> verified statements, from the log first and the registry second
+//!           log        queue, sequencer, commit, proofs, audit
+//! adapters  store      RocksDB: column families, key encoding, one atomic commit, the anchor
+//!           registry   OCI: tag -> digest, referrers, bundles, blob probes, attach
+//!           keys       custody of private keys: sealed files; the certificate and time-stamp authorities
+//!           identity   who is calling: OIDC tokens, mutual TLS; claims -> roles
+//! pure      telemetry  names of metrics and the request id; no exporter, no I/O
+//!           model      the field's nouns and the rules over them; no I/O, no clock, no async
+//!           tlog       RFC 6962 and C2SP: hashes, trees, proofs, tiles, notes, checkpoints
+//! ```
+
+pub mod admission;
+pub mod cli;
+pub mod config;
+pub mod evidence;
+pub mod grpc;
+pub mod identity;
+pub mod keys;
+pub mod log;
+pub mod model;
+pub mod registry;
+pub mod release;
+pub mod rollback;
+pub mod server;
+pub mod signing;
+pub mod store;
+pub mod telemetry;
+pub mod tlog;
+pub mod webhook;

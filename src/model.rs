@@ -1,0 +1,28 @@
+//! The field's nouns and the rules over them.
+//!
+//! Pure: no I/O, no clock (time is passed in), no async, nothing of tonic, Kubernetes or `RocksDB`. Strings stop at
+//! the edge: what stands here was parsed once and is bounded by [`limits`].
+
+pub mod digest;
+pub mod evidence;
+pub mod identity;
+pub mod image;
+pub mod judge;
+pub mod limits;
+pub mod policy;
+pub mod predicate;
+pub mod revocation;
+pub mod statement;
+pub mod trusted_root;
+pub mod verdict;
+pub mod verify;
+
+pub use digest::{Digest, DigestError};
+pub use evidence::{Evidence, Outcome, Source};
+pub use identity::{Caller, Identity, Role};
+pub use image::{ImageName, ImageRef};
+pub use revocation::{Revocation, Revocations};
+pub use statement::{Statement, StatementError, Subject};
+pub use trusted_root::TrustedRoot;
+pub use verdict::{Decision, LogRef, Reason, Verdict};
+pub use verify::{Rejection, Signer, Verified};

@@ -1,0 +1,73 @@
+//! Whom we believe: one Sigstore `TrustedRoot` (v0.1), parsed once.
+
+use std::fmt;
+
+use sigstore_verify::Verifier;
+
+use super::{digest::Digest, limits};
+
+/// A trusted root with the verifier made from it.
+pub struct TrustedRoot {
+    digest: Digest,
+    origins: Vec<(Vec<u8>, String)>,
+    verifier: Verifier,
+}
+
+/// The document is not a usable trusted root.
+#[derive(Debug, thiserror::Error)]
+pub enum TrustedRootError {
+    /// Over [`limits::DOCUMENT`].
+    #[error("trusted root has {0} bytes; the limit is {limit}", limit = limits::DOCUMENT)]
+    TooLarge(usize),
+    /// Not the JSON of a trusted root.
+    #[error("trusted root is not valid: {0}")]
+    Malformed(String),
+    /// It parses, but its keys or certificates cannot be used.
+    #[error("trusted root cannot be used: {0}")]
+    Unusable(String),
+}
+
+impl TrustedRoot {
+    /// Parses `trusted_root.json` and prepares its keys and certificates.
+    pub fn parse(json: &str) -> Result<Self, TrustedRootError> {
+        if json.len() > limits::DOCUMENT {
+            return Err(TrustedRootError::TooLarge(json.len()));
+        }
+        let root = sigstore_trust_root::TrustedRoot::from_json(json)
+            .map_err(|source| TrustedRootError::Malformed(source.to_string()))?;
+        let origins = root
+            .tlogs
+            .iter()
+            .map(|log| (log.log_id.key_id.as_bytes().to_vec(), host_of(&log.base_url).to_owned()))
+            .collect();
+        let verifier = Verifier::new(&root).map_err(|source| TrustedRootError::Unusable(source.to_string()))?;
+        Ok(Self { digest: Digest::of(json.as_bytes()), origins, verifier })
+    }
+
+    /// The digest of the document; part of every cached fact and recorded verdict.
+    pub fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    /// The origin (host name) of the log with this 32-byte id, if the root lists it.
+    pub fn origin_of(&self, log_id: &[u8]) -> Option<&str> {
+        self.origins.iter().find(|(id, _)| id == log_id).map(|(_, origin)| origin.as_str())
+    }
+
+    pub(crate) fn verifier(&self) -> &Verifier {
+        &self.verifier
+    }
+}
+
+impl fmt::Debug for TrustedRoot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TrustedRoot").field("digest", &self.digest).finish_non_exhaustive()
+    }
+}
+
+/// The host of a base URL: no scheme, port or path.
+fn host_of(url: &str) -> &str {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let end = rest.find([':', '/']).unwrap_or(rest.len());
+    rest.get(..end).unwrap_or(rest)
+}

@@ -1,0 +1,229 @@
+//! From a bundle to evidence.
+//!
+//! [`verify`] is the only way to a [`Verified`]. The cryptographic steps (signature, certificate chain, SCT,
+//! timestamp, log inclusion, entry binding, in the order of the Sigstore client specification) are those of
+//! `sigstore-verify`; binding to the subject, the statement's validity and the typed refusals are ours. Which
+//! identities are welcome is not decided here: that is policy.
+//!
+//! A *message signature* (a detached signature over a file, as `cosign sign-blob` writes it) counts as a statement
+//! of type [`predicate::SIGN`] about that file's digest: it says the same.
+
+use jiff::Timestamp;
+use serde::Serialize;
+use sigstore_types::{Bundle, DerPublicKey, Sha256Hash, SignatureContent, bundle::VerificationMaterialContent};
+use sigstore_verify::{Error as SigstoreError, PublicKeyVerificationPolicy, VerificationPolicy, VerificationResult};
+
+use super::{
+    digest::Digest,
+    identity::Identity,
+    limits, predicate,
+    statement::{self, Statement, StatementError, Subject, check_json_depth},
+    trusted_root::TrustedRoot,
+    verdict::LogRef,
+};
+
+/// Who signed.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Signer {
+    /// A certificate's identity.
+    Identity(Identity),
+    /// A key that was given by whoever asked; the digest of its SubjectPublicKeyInfo.
+    Key(Digest),
+}
+
+/// A statement whose signature, chain, timestamp, log inclusion and subject binding were all checked.
+///
+/// Only [`verify`] and [`verify_with_key`] make one, so holding one is the evidence.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Verified {
+    statement: Statement,
+    signer: Signer,
+    key: Digest,
+    signed_at: Option<Timestamp>,
+    log: Option<LogRef>,
+    bundle: Digest,
+    root: Digest,
+}
+
+impl Verified {
+    /// What was said.
+    pub fn statement(&self) -> &Statement {
+        &self.statement
+    }
+
+    /// Who said it.
+    pub fn signer(&self) -> &Signer {
+        &self.signer
+    }
+
+    /// The digest of the public key (SubjectPublicKeyInfo DER) that signed.
+    pub fn key(&self) -> Digest {
+        self.key
+    }
+
+    /// When: the earliest verified time. `None` only for a key's signature without a timestamp.
+    pub fn signed_at(&self) -> Option<Timestamp> {
+        self.signed_at
+    }
+
+    /// Where it is logged, if it is.
+    pub fn log(&self) -> Option<&LogRef> {
+        self.log.as_ref()
+    }
+
+    /// The digest of the bundle's bytes.
+    pub fn bundle(&self) -> Digest {
+        self.bundle
+    }
+
+    /// The digest of the trusted root under which it was proven.
+    pub fn root(&self) -> Digest {
+        self.root
+    }
+}
+
+/// Why a bundle is not evidence.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Rejection {
+    /// Not a bundle, or over a limit.
+    #[error("bundle is malformed: {0}")]
+    Malformed(String),
+    /// A bundle of a kind that this version cannot verify.
+    #[error("bundle is not supported: {0}")]
+    Unsupported(String),
+    /// The bundle speaks about another artifact.
+    #[error("bundle does not speak about this artifact: {0}")]
+    Subject(String),
+    /// The signature does not verify.
+    #[error("signature is invalid: {0}")]
+    Signature(String),
+    /// The certificate, its chain or its SCT does not verify.
+    #[error("certificate is not trusted: {0}")]
+    Certificate(String),
+    /// The log entry, proof or checkpoint does not verify.
+    #[error("log entry does not verify: {0}")]
+    Log(String),
+    /// The timestamp does not verify, or there is none.
+    #[error("timestamp does not verify: {0}")]
+    Timestamp(String),
+    /// The certificate has no identity or no issuer.
+    #[error("certificate names no identity or no issuer")]
+    NoIdentity,
+    /// The signed statement is not one that we accept.
+    #[error(transparent)]
+    Statement(#[from] StatementError),
+    /// The given key cannot be used.
+    #[error("public key cannot be used: {0}")]
+    Key(String),
+}
+
+/// Parses a bundle's JSON within the limits.
+pub fn parse_bundle(json: &[u8]) -> Result<Bundle, Rejection> {
+    if json.len() > limits::BUNDLE {
+        return Err(Rejection::Malformed(format!("{} bytes; the limit is {}", json.len(), limits::BUNDLE)));
+    }
+    check_json_depth(json, limits::JSON_DEPTH).map_err(|source| Rejection::Malformed(source.to_string()))?;
+    let text = str::from_utf8(json).map_err(|source| Rejection::Malformed(source.to_string()))?;
+    Bundle::from_json(text).map_err(|source| Rejection::Malformed(source.to_string()))
+}
+
+/// Verifies a certificate-signed bundle about `subject`, offline. Any identity is accepted: see policy.
+///
+/// # Errors
+/// The first [`Rejection`], in the order of the Sigstore client specification.
+pub fn verify(bundle: &[u8], subject: &Digest, root: &TrustedRoot) -> Result<Verified, Rejection> {
+    let parsed = parse_bundle(bundle)?;
+    let result = root
+        .verifier()
+        .verify(Sha256Hash::new(*subject.as_bytes()), &parsed, &VerificationPolicy::any_identity())
+        .map_err(rejection)?;
+    let (Some(subject_name), Some(issuer)) = (result.identity(), result.issuer()) else {
+        return Err(Rejection::NoIdentity);
+    };
+    let signer = Signer::Identity(Identity { subject: subject_name.as_str().to_owned(), issuer: issuer.to_owned() });
+    let key = result.certificate().map(|info| Digest::of(info.public_key.as_bytes())).ok_or(Rejection::NoIdentity)?;
+    admit(&parsed, bundle, subject, root, &result, signer, key)
+}
+
+/// Verifies a bundle that was signed by the holder of `key` (PEM) about `subject`, offline.
+pub fn verify_with_key(bundle: &[u8], subject: &Digest, root: &TrustedRoot, key: &str) -> Result<Verified, Rejection> {
+    let parsed = parse_bundle(bundle)?;
+    let key = DerPublicKey::from_pem(key).map_err(|source| Rejection::Key(source.to_string()))?;
+    let id = Digest::of(key.as_bytes());
+    let result = root
+        .verifier()
+        .verify(
+            Sha256Hash::new(*subject.as_bytes()),
+            &parsed,
+            &PublicKeyVerificationPolicy::new(key),
+        )
+        .map_err(rejection)?;
+    admit(&parsed, bundle, subject, root, &result, Signer::Key(id), id)
+}
+
+fn admit(
+    parsed: &Bundle,
+    bytes: &[u8],
+    subject: &Digest,
+    root: &TrustedRoot,
+    result: &VerificationResult,
+    signer: Signer,
+    key: Digest,
+) -> Result<Verified, Rejection> {
+    let statement = statement_of(parsed, subject)?;
+    if !statement.names(subject) {
+        return Err(Rejection::Subject(format!("{subject} is not among its subjects")));
+    }
+    let log = parsed.verification_material.tlog_entries.first().filter(|_| result.tlog_verified()).map(|entry| LogRef {
+        origin: root.origin_of(entry.log_id.key_id.as_bytes()).unwrap_or_default().to_owned(),
+        index: entry.inclusion_proof.as_ref().map_or(entry.log_index.get(), |proof| proof.log_index.get()),
+    });
+    Ok(Verified {
+        statement,
+        signer,
+        key,
+        signed_at: result.verified_timestamps().iter().min().copied(),
+        log,
+        bundle: Digest::of(bytes),
+        root: root.digest(),
+    })
+}
+
+/// The statement that a bundle carries about `subject`, not yet checked for anything.
+fn statement_of(bundle: &Bundle, subject: &Digest) -> Result<Statement, Rejection> {
+    match &bundle.content {
+        SignatureContent::DsseEnvelope(envelope) if envelope.payload_type == statement::PAYLOAD_TYPE => {
+            Ok(Statement::parse(envelope.payload.as_bytes())?)
+        }
+        SignatureContent::DsseEnvelope(envelope) => {
+            Err(Rejection::Unsupported(format!("payload type {:?}", envelope.payload_type)))
+        }
+        SignatureContent::MessageSignature(_) => Ok(Statement::new(
+            vec![Subject { name: String::new(), digest: *subject }],
+            predicate::SIGN,
+            serde_json::json!({}),
+        )?),
+        _ => Err(Rejection::Unsupported("neither an envelope nor a message signature".to_owned())),
+    }
+}
+
+/// Whether the bundle names a key rather than carrying a certificate.
+pub fn is_signed_by_key(bundle: &Bundle) -> bool {
+    matches!(bundle.verification_material.content, VerificationMaterialContent::PublicKey(_))
+}
+
+fn rejection(error: SigstoreError) -> Rejection {
+    let text = error.to_string();
+    match error {
+        SigstoreError::SignatureInvalid(_) => Rejection::Signature(text),
+        SigstoreError::ArtifactMismatch(_) | SigstoreError::UnsupportedArtifact(_) => Rejection::Subject(text),
+        SigstoreError::Certificate(_) | SigstoreError::IdentityMismatch { .. } | SigstoreError::IssuerMismatch { .. } => {
+            Rejection::Certificate(text)
+        }
+        SigstoreError::TransparencyLog(_) => Rejection::Log(text),
+        SigstoreError::Timestamp(_) => Rejection::Timestamp(text),
+        SigstoreError::UnsupportedBundle(_) => Rejection::Unsupported(text),
+        _ => Rejection::Malformed(text),
+    }
+}

@@ -1,0 +1,40 @@
+//! All tests, in one binary: each module covers one capability. See `harness` for what they share.
+#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+#![allow(
+    missing_docs,
+    unused_crate_dependencies,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    clippy::panic,
+    clippy::as_conversions,
+    clippy::let_underscore_must_use,
+    clippy::print_stdout,
+    clippy::large_futures,
+    clippy::clone_on_ref_ptr,
+    clippy::too_many_lines,
+    clippy::needless_pass_by_value,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::cast_precision_loss,
+    clippy::missing_docs_in_private_items,
+    unreachable_pub,
+    reason = "tests say what went wrong by failing"
+)]
+
+mod admission;
+mod cli;
+mod fake_registry;
+mod harness;
+mod identity;
+mod interop;
+mod issuer;
+mod keys;
+mod layers;
+mod log;
+mod model;
+mod policy;
+mod registry;
+mod rollback;
+mod signing;
+mod tlog;
