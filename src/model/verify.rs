@@ -171,7 +171,14 @@ fn admit(
     signer: Signer,
     key: Digest,
 ) -> Result<Verified, Rejection> {
-    let statement = statement_of(parsed, subject)?;
+    let statement = match &parsed.content {
+        SignatureContent::MessageSignature(_) => Statement::new(
+            vec![Subject { name: String::new(), digest: *subject }],
+            predicate::SIGN,
+            serde_json::json!({}),
+        )?,
+        _ => unverified_statement(parsed)?,
+    };
     if !statement.names(subject) {
         return Err(Rejection::Subject(format!("{subject} is not among its subjects")));
     }
@@ -190,8 +197,8 @@ fn admit(
     })
 }
 
-/// The statement that a bundle carries about `subject`, not yet checked for anything.
-fn statement_of(bundle: &Bundle, subject: &Digest) -> Result<Statement, Rejection> {
+/// The statement inside a bundle's envelope, not yet checked for anything: to look things up, never to believe.
+pub fn unverified_statement(bundle: &Bundle) -> Result<Statement, Rejection> {
     match &bundle.content {
         SignatureContent::DsseEnvelope(envelope) if envelope.payload_type == statement::PAYLOAD_TYPE => {
             Ok(Statement::parse(envelope.payload.as_bytes())?)
@@ -199,12 +206,7 @@ fn statement_of(bundle: &Bundle, subject: &Digest) -> Result<Statement, Rejectio
         SignatureContent::DsseEnvelope(envelope) => {
             Err(Rejection::Unsupported(format!("payload type {:?}", envelope.payload_type)))
         }
-        SignatureContent::MessageSignature(_) => Ok(Statement::new(
-            vec![Subject { name: String::new(), digest: *subject }],
-            predicate::SIGN,
-            serde_json::json!({}),
-        )?),
-        _ => Err(Rejection::Unsupported("neither an envelope nor a message signature".to_owned())),
+        _ => Err(Rejection::Unsupported("the bundle has no envelope".to_owned())),
     }
 }
 
