@@ -24,6 +24,8 @@
 
 mod admission;
 mod cli;
+mod crash;
+mod daemon;
 mod fake_registry;
 mod harness;
 mod identity;

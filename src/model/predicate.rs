@@ -29,6 +29,10 @@ pub const REVOCATION: &str = "https://countersign.dev/attestation/revocation/v0.
 /// The answer of a rollback check (ours).
 pub const READINESS: &str = "https://countersign.dev/attestation/rollback-readiness/v0.1";
 
+/// Types that only our own services write, each behind a role of its own: a builder's attestation of such a type would
+/// be a forged record.
+pub const RESERVED: [&str; 5] = [DEPLOYMENT, HEALTH, APPROVAL, REVOCATION, READINESS];
+
 /// Whether `actual` is the wanted type: equal, or a version below it (`https://cyclonedx.org/bom/v1.5`) for the two
 /// SBOM families whose writers append versions.
 pub fn matches(wanted: &str, actual: &str) -> bool {
