@@ -74,6 +74,8 @@ operations = "127.0.0.1:{operations}"
 [kek]
 file = {kek:?}
 {policy_line}
+[identity]
+mtls_issuer = "https://countersign.test/clients"
 [[identity.rules]]
 subject = "spiffe://countersign.test/*"
 roles = {ROLES}

@@ -26,6 +26,7 @@ mod admission;
 mod cli;
 mod crash;
 mod daemon;
+mod doors;
 mod fake_registry;
 mod harness;
 mod identity;
