@@ -8,6 +8,7 @@ use std::{
     process::{Command, Output},
 };
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use countersign::model::{Digest, Identity};
 use jiff::Timestamp;
 
@@ -62,6 +63,26 @@ fn sigstore_python_takes_a_file_bundle() {
     refuses(&ask(dir.path(), "file", &other), "Certificate's SANs do not match");
     fs::write(dir.path().join("file"), b"artifacT").unwrap();
     refuses(&ask(dir.path(), "file", &builder()), "Bundle message digest mismatch");
+    fs::write(dir.path().join("file"), b"artifact").unwrap();
+
+    // One bit of each part of the bundle, in the middle of its bytes.
+    for (part, because) in [
+        ("/verificationMaterial/certificate/rawBytes", ""),
+        ("/verificationMaterial/timestampVerificationData/rfc3161Timestamps/0/signedTimestamp", ""),
+        ("/verificationMaterial/tlogEntries/0/canonicalizedBody", "invalid log entry"),
+        ("/verificationMaterial/tlogEntries/0/inclusionProof/rootHash", "invalid log entry"),
+        ("/messageSignature/signature", ""),
+        ("/messageSignature/messageDigest/digest", "Bundle message digest mismatch"),
+    ] {
+        let mut changed: serde_json::Value = serde_json::from_str(&bundle).unwrap();
+        let value = changed.pointer_mut(part).unwrap();
+        let mut bytes = STANDARD.decode(value.as_str().unwrap()).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        *value = STANDARD.encode(bytes).into();
+        fs::write(dir.path().join("bundle.json"), changed.to_string()).unwrap();
+        refuses(&ask(dir.path(), "file", &builder()), because);
+    }
 }
 
 #[test]

@@ -128,3 +128,450 @@ fn hand_made_bundles_verify() {
         assert!(matches!(verify(bundle.as_bytes(), &Digest::of(b"other"), &root), Err(Rejection::Subject(_))));
     }
 }
+
+/// Flips one bit of each byte of the bundle. What still verifies says exactly the same.
+#[test]
+fn every_changed_byte_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let keys = keyring(dir.path(), now());
+    let root = TrustedRoot::parse(keys.trusted_root()).unwrap();
+    let digest = Digest::of(b"artifact");
+    for content in [Content::File(b"artifact"), Content::Statement(&statement(digest))] {
+        let whole = bundle(&keys, &builder(), &content, now()).to_string().into_bytes();
+        let mut accepted = Vec::new();
+        for at in 0..whole.len() {
+            let mut changed = whole.clone();
+            changed[at] ^= 1;
+            if verify(&changed, &digest, &root).is_ok() {
+                accepted.push(
+                    String::from_utf8_lossy(&changed[at.saturating_sub(30)..(at + 10).min(whole.len())]).into_owned(),
+                );
+            }
+        }
+        assert!(accepted.is_empty(), "{} of {}: {accepted:#?}", accepted.len(), whole.len());
+    }
+}
+
+#[test]
+fn refusals_of_changed_parts_have_names() {
+    let dir = tempfile::tempdir().unwrap();
+    let keys = keyring(dir.path(), now());
+    let root = TrustedRoot::parse(keys.trusted_root()).unwrap();
+    let digest = Digest::of(b"artifact");
+    let whole = bundle(&keys, &builder(), &Content::File(b"artifact"), now());
+    let refusal = |part: &str, change: &dyn Fn(&mut Vec<u8>)| {
+        let mut changed = whole.clone();
+        let value = changed.pointer_mut(part).unwrap();
+        let mut bytes = STANDARD.decode(value.as_str().unwrap()).unwrap();
+        change(&mut bytes);
+        *value = STANDARD.encode(bytes).into();
+        verify(changed.to_string().as_bytes(), &digest, &root).unwrap_err()
+    };
+    let last = |bytes: &mut Vec<u8>| *bytes.last_mut().unwrap() ^= 1;
+    let signature = refusal("/messageSignature/signature", &last);
+    assert!(matches!(signature, Rejection::Signature(_) | Rejection::Timestamp(_)), "{signature}");
+    let certificate = refusal("/verificationMaterial/certificate/rawBytes", &last);
+    assert!(matches!(certificate, Rejection::Certificate(_)), "{certificate}");
+    let stamp = refusal("/verificationMaterial/timestampVerificationData/rfc3161Timestamps/0/signedTimestamp", &last);
+    assert!(matches!(stamp, Rejection::Timestamp(_)), "{stamp}");
+    let entry = refusal("/verificationMaterial/tlogEntries/0/inclusionProof/rootHash", &last);
+    assert!(matches!(entry, Rejection::Log(_)), "{entry}");
+
+    // Another instance with the same name: none of its keys count.
+    let other = tempfile::tempdir().unwrap();
+    let other = TrustedRoot::parse(keyring(other.path(), now()).trusted_root()).unwrap();
+    let foreign = verify(whole.to_string().as_bytes(), &digest, &other).unwrap_err();
+    assert!(matches!(foreign, Rejection::Timestamp(_) | Rejection::Certificate(_)), "{foreign}");
+}
+
+/// A certificate that outlived its ten minutes, and one whose SCT comes from another key.
+#[test]
+fn certificates_out_of_time_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let keys = keyring(dir.path(), now());
+    let root = TrustedRoot::parse(keys.trusted_root()).unwrap();
+    let digest = Digest::of(b"artifact");
+    let mut value = bundle(&keys, &builder(), &Content::File(b"artifact"), now());
+    let signature = STANDARD.decode(value["messageSignature"]["signature"].as_str().unwrap()).unwrap();
+    for (minutes, fits) in [(9, true), (11, false), (-1, false)] {
+        let later = keys.timestamp(&signature, now() + SignedDuration::from_mins(minutes)).unwrap();
+        value["verificationMaterial"]["timestampVerificationData"]["rfc3161Timestamps"][0]["signedTimestamp"] =
+            STANDARD.encode(later).into();
+        let result = verify(value.to_string().as_bytes(), &digest, &root);
+        assert_eq!(result.is_ok(), fits, "{minutes} minutes: {result:?}");
+    }
+}
+
+fn extension<'a, T: der::Decode<'a> + const_oid::AssociatedOid>(certificate: &'a Certificate) -> (bool, T) {
+    certificate.tbs_certificate.get::<T>().unwrap().unwrap()
+}
+
+#[test]
+fn certificates_have_the_profile() {
+    let dir = tempfile::tempdir().unwrap();
+    let keys = keyring(dir.path(), now());
+    let ephemeral = EphemeralKey::generate().unwrap();
+    let der = keys.issue(&builder(), &ephemeral.spki(), now()).unwrap();
+    let leaf = Certificate::from_der(&der).unwrap();
+    let tbs = &leaf.tbs_certificate;
+    assert_eq!(leaf.to_der().unwrap(), der, "what parses prints back the same bytes");
+    assert!(tbs.subject.is_empty());
+    assert_eq!(tbs.serial_number.as_bytes().len(), 20);
+    assert!(tbs.serial_number.as_bytes()[0] & 0x80 == 0, "positive");
+    let (from, until) = (tbs.validity.not_before.to_unix_duration(), tbs.validity.not_after.to_unix_duration());
+    assert_eq!((until - from).as_secs(), 600);
+    let second = now().as_second() as u64;
+    assert!(from.as_secs() < second && second < until.as_secs());
+    assert_eq!(tbs.subject_public_key_info.to_der().unwrap(), ephemeral.spki());
+    let (critical, names) = extension::<SubjectAltName>(&leaf);
+    assert!(critical);
+    assert!(
+        matches!(names.0.as_slice(), [GeneralName::UniformResourceIdentifier(uri)] if uri.as_str() == builder().subject)
+    );
+    let (critical, usage) = extension::<KeyUsage>(&leaf);
+    assert!(critical && usage.digital_signature() && usage.0.bits() == 1);
+    let (_, usages) = extension::<ExtendedKeyUsage>(&leaf);
+    assert_eq!(usages.0, [const_oid::db::rfc5912::ID_KP_CODE_SIGNING]);
+    assert!(tbs.get::<BasicConstraints>().unwrap().is_none());
+    let value = |oid: &str| {
+        let extensions = tbs.extensions.as_ref().unwrap();
+        extensions.iter().find(|extension| extension.extn_id.to_string() == oid).unwrap().extn_value.as_bytes()
+    };
+    assert_eq!(value("1.3.6.1.4.1.57264.1.1"), ISSUER.as_bytes());
+    assert_eq!(value("1.3.6.1.4.1.57264.1.8"), ISSUER.to_owned().to_der().unwrap());
+    assert!(!value("1.3.6.1.4.1.11129.2.4.2").is_empty());
+
+    let certificates = dir.path().join("keys");
+    let read = |role: &str| {
+        let pem = fs::read(certificates.join(format!("{role}.pem"))).unwrap();
+        Certificate::from_der(&der::pem::decode_vec(&pem).unwrap().1).unwrap()
+    };
+    let (ca, root, tsa) = (read("ca"), read("ca-root"), read("tsa"));
+    let (_, authority) = extension::<AuthorityKeyIdentifier>(&leaf);
+    assert_eq!(authority.key_identifier.unwrap(), extension::<SubjectKeyIdentifier>(&ca).1.0);
+    assert_eq!(tbs.issuer, ca.tbs_certificate.subject);
+    assert_eq!(ca.tbs_certificate.subject.to_string().matches("O=").count(), 1);
+    assert_eq!(extension::<BasicConstraints>(&ca), (true, BasicConstraints { ca: true, path_len_constraint: Some(0) }));
+    assert_eq!(
+        extension::<BasicConstraints>(&root),
+        (true, BasicConstraints { ca: true, path_len_constraint: Some(1) })
+    );
+    assert!(extension::<KeyUsage>(&ca).1.key_cert_sign());
+    assert_eq!(extension::<ExtendedKeyUsage>(&ca).1.0, [const_oid::db::rfc5912::ID_KP_CODE_SIGNING]);
+    let (critical, usages) = extension::<ExtendedKeyUsage>(&tsa);
+    assert!(critical);
+    assert_eq!(usages.0, [const_oid::db::rfc5912::ID_KP_TIME_STAMPING]);
+}
+
+#[test]
+fn subjects_become_addresses_or_uris_or_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let keys = keyring(dir.path(), now());
+    let spki = EphemeralKey::generate().unwrap().spki();
+    let issue = |subject: &str, issuer: &str| {
+        keys.issue(&Identity { subject: subject.to_owned(), issuer: issuer.to_owned() }, &spki, now())
+    };
+    for (subject, mail) in [
+        ("alice@example.org", true),
+        ("alice+ci@example.org", true),
+        ("spiffe://example.org/build", false),
+        ("https://github.com/o/r/.github/workflows/w.yml@refs/heads/main", false),
+        ("urn:uuid:6e8bc430-9c3a-11d9-9669-0800200c9a66", false),
+        ("mailto:alice@example.org", false),
+    ] {
+        let certificate = Certificate::from_der(&issue(subject, ISSUER).unwrap()).unwrap();
+        let (_, names) = extension::<SubjectAltName>(&certificate);
+        assert_eq!(matches!(names.0[0], GeneralName::Rfc822Name(_)), mail, "{subject}");
+        assert_eq!(matches!(names.0[0], GeneralName::UniformResourceIdentifier(_)), !mail, "{subject}");
+    }
+    let long = format!("https://{}", "a".repeat(1_100));
+    for subject in [
+        "",
+        "alice",
+        "@",
+        "a@",
+        "@b",
+        "a@b@c",
+        "alice smith@example.org",
+        "https:",
+        "1https://x",
+        "älice@x.org",
+        "a\0@b",
+        &long,
+    ] {
+        let refused = issue(subject, ISSUER);
+        assert!(matches!(refused, Err(KeyError::Identity { .. })), "{subject:?}: {refused:?}");
+    }
+    for issuer in ["", "https://issuer\n.example.org", &long] {
+        assert!(matches!(issue("alice@example.org", issuer), Err(KeyError::Identity { .. })), "{issuer:?}");
+    }
+    let ed25519 = der::pem::decode_vec(&fs::read(dir.path().join("keys/log.pem")).unwrap()).unwrap().1;
+    for key in [vec![], vec![0x30, 0], spki[..40].to_vec(), ed25519] {
+        assert!(matches!(keys.issue(&builder(), &key, now()), Err(KeyError::PublicKey(_) | KeyError::Asn1(_))));
+    }
+}
+
+#[test]
+fn two_certificates_never_share_a_serial() {
+    let dir = tempfile::tempdir().unwrap();
+    let keys = keyring(dir.path(), now());
+    let spki = EphemeralKey::generate().unwrap().spki();
+    let mut serials = std::collections::BTreeSet::new();
+    for _ in 0..64 {
+        let der = keys.issue(&builder(), &spki, now()).unwrap();
+        assert!(serials.insert(Certificate::from_der(&der).unwrap().tbs_certificate.serial_number.as_bytes().to_vec()));
+    }
+}
+
+fn request(algorithm: &str, digest: Vec<u8>, nonce: Option<&[u8]>, cert_req: bool) -> x509_tsp::TimeStampReq {
+    x509_tsp::TimeStampReq {
+        version: x509_tsp::TspVersion::V1,
+        message_imprint: x509_tsp::MessageImprint {
+            hash_algorithm: spki::AlgorithmIdentifierOwned { oid: algorithm.parse().unwrap(), parameters: None },
+            hashed_message: der::asn1::OctetString::new(digest).unwrap(),
+        },
+        req_policy: None,
+        nonce: nonce.map(|nonce| der::asn1::Int::new(nonce).unwrap()),
+        cert_req,
+        extensions: None,
+    }
+}
+
+const SHA_256: &str = "2.16.840.1.101.3.4.2.1";
+
+#[test]
+fn timestamp_requests_are_answered() {
+    let dir = tempfile::tempdir().unwrap();
+    let keys = keyring(dir.path(), now());
+    let nonce = [0x12, 0x34, 0x56, 0x78, 0x9a];
+    for cert_req in [false, true] {
+        let asked = request(SHA_256, vec![7; 32], Some(&nonce), cert_req);
+        let response = keys.stamp_request(&asked.to_der().unwrap(), now()).unwrap();
+        let response = x509_tsp::TimeStampResp::from_der(&response).unwrap();
+        let token = response.time_stamp_token.unwrap();
+        let signed: cms::signed_data::SignedData = token.content.decode_as().unwrap();
+        assert_eq!(signed.certificates.is_some(), cert_req);
+        let content: der::asn1::OctetString = signed.encap_content_info.econtent.unwrap().decode_as().unwrap();
+        let info = x509_tsp::TstInfo::from_der(content.as_bytes()).unwrap();
+        assert_eq!(info.nonce.unwrap().as_bytes(), nonce);
+        assert_eq!(info.message_imprint, asked.message_imprint);
+        assert_eq!(info.gen_time.to_unix_duration().as_secs(), now().as_second() as u64);
+    }
+    let whole = request(SHA_256, vec![7; 32], None, false);
+    let with = |change: &dyn Fn(&mut x509_tsp::TimeStampReq)| {
+        let mut request = whole.clone();
+        change(&mut request);
+        keys.stamp_request(&request.to_der().unwrap(), now())
+    };
+    assert!(with(&|_| ()).is_ok(), "the request is good before it is changed");
+    let sha1 = || request("1.3.14.3.2.26", vec![7; 20], None, false);
+    for (refused, because) in [
+        (with(&|request| *request = sha1()), "its hash is none"),
+        (
+            with(&|request| request.message_imprint.hashed_message = der::asn1::OctetString::new([7; 31]).unwrap()),
+            "length",
+        ),
+        (with(&|request| request.req_policy = Some("1.2.3".parse().unwrap())), "policy"),
+        (with(&|request| request.nonce = Some(der::asn1::Int::new(&[1; 33]).unwrap())), "nonce"),
+        (keys.stamp_request(b"nonsense", now()), "not a TimeStampReq"),
+        (keys.stamp_request(&[0; 5_000], now()), "longer than"),
+    ] {
+        let refused = refused.unwrap_err();
+        assert!(matches!(&refused, KeyError::Request(problem) if problem.contains(because)), "{because}: {refused}");
+    }
+}
+
+#[test]
+fn the_directory_is_tight_and_is_never_made_twice() {
+    let dir = tempfile::tempdir().unwrap();
+    let keys = keyring(dir.path(), now());
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&dir.path().join("keys")), 0o700);
+    let files: Vec<_> = fs::read_dir(dir.path().join("keys")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert_eq!(files.len(), 15);
+    assert!(files.iter().all(|file| mode(file) == 0o600));
+    assert!(matches!(Keyring::create(dir.path(), &kek(), HOST, now()), Err(KeyError::Exists(_))));
+
+    keys.require_host(HOST).unwrap();
+    assert!(matches!(keys.require_host("other.example.org"), Err(KeyError::WrongHost { .. })));
+    let public = Public::open(dir.path()).unwrap();
+    assert_eq!(public.trusted_root(), keys.trusted_root());
+    assert_eq!(public.expiries().len(), 5);
+    assert_eq!(format!("{keys:?} {:?}", kek()), r#"Keyring { host: "sign.example.org", .. } Kek(..)"#);
+}
+
+#[test]
+fn directories_that_cannot_be_opened_say_why() {
+    let dir = tempfile::tempdir().unwrap();
+    assert!(matches!(Keyring::open(dir.path(), &kek()), Err(KeyError::Missing(_))));
+    let keys = dir.path().join("keys");
+    drop(keyring(dir.path(), now()));
+    let other = Kek::parse(&[200; 32]).unwrap();
+    assert!(matches!(Keyring::open(dir.path(), &other), Err(KeyError::WrongKek(_))));
+
+    // Every file, with one byte changed in its middle, cut short, or gone.
+    let files: Vec<_> = fs::read_dir(&keys).unwrap().map(|entry| entry.unwrap().path()).collect();
+    for file in files.iter().filter(|file| !file.ends_with("manifest.json")) {
+        let whole = fs::read(file).unwrap();
+        let mut changed = whole.clone();
+        changed[whole.len() / 2] ^= 1;
+        for bytes in [&changed, &whole[..whole.len() - 1]] {
+            fs::write(file, bytes).unwrap();
+            let refused = Keyring::open(dir.path(), &kek()).unwrap_err();
+            assert!(matches!(refused, KeyError::Damaged { .. }), "{}: {refused}", file.display());
+        }
+        fs::remove_file(file).unwrap();
+        assert!(matches!(Keyring::open(dir.path(), &kek()), Err(KeyError::Damaged { .. })));
+        fs::write(file, whole).unwrap();
+    }
+    // A manifest that names another host, and one of a later format.
+    let manifest = fs::read_to_string(keys.join("manifest.json")).unwrap();
+    fs::write(keys.join("manifest.json"), manifest.replace(HOST, "evil.example.org")).unwrap();
+    assert!(matches!(Keyring::open(dir.path(), &kek()), Err(KeyError::Damaged { problem: "was changed", .. })));
+    fs::write(keys.join("manifest.json"), manifest.replace(r#""format": 1"#, r#""format": 2"#)).unwrap();
+    assert!(matches!(Keyring::open(dir.path(), &kek()), Err(KeyError::Format { found: 2, .. })));
+    fs::write(keys.join("manifest.json"), &manifest).unwrap();
+    Keyring::open(dir.path(), &kek()).unwrap();
+
+    fs::remove_file(keys.join("manifest.json")).unwrap();
+    assert!(matches!(Keyring::open(dir.path(), &kek()), Err(KeyError::HalfMade(_))));
+    assert!(matches!(Keyring::create(dir.path(), &kek(), HOST, now()), Err(KeyError::HalfMade(_))));
+}
+
+/// Opens a sealed file by the documented format alone, without our code.
+fn unseal(role: &str, sealed: &[u8]) -> Vec<u8> {
+    use aws_lc_rs::{aead, hkdf};
+    struct Length;
+    impl hkdf::KeyType for Length {
+        fn len(&self) -> usize {
+            32
+        }
+    }
+    let (magic, rest) = sealed.split_at(8);
+    assert_eq!(magic, b"csealed\x01");
+    let mut key = [0; 32];
+    let purpose = format!("seal {role}");
+    let secret = hkdf::Salt::new(hkdf::HKDF_SHA256, b"countersign sealed keys v1").extract(&[7; 32]);
+    secret.expand(&[purpose.as_bytes()], Length).unwrap().fill(&mut key).unwrap();
+    let key = aead::LessSafeKey::new(aead::UnboundKey::new(&aead::AES_256_GCM, &key).unwrap());
+    let mut body = rest[12..].to_vec();
+    let nonce = aead::Nonce::try_assume_unique_for_key(&rest[..12]).unwrap();
+    let associated = [magic, role.as_bytes()].concat();
+    key.open_in_place(nonce, aead::Aad::from(associated), &mut body).unwrap().to_vec()
+}
+
+#[test]
+fn no_private_key_lies_open_on_the_disk() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(keyring(dir.path(), now()));
+    let files: Vec<(String, Vec<u8>)> = fs::read_dir(dir.path().join("keys"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .map(|path| (path.file_name().unwrap().to_str().unwrap().to_owned(), fs::read(path).unwrap()))
+        .collect();
+    let mut secrets = Vec::new();
+    for (name, sealed) in files.iter().filter(|(name, _)| name.ends_with(".key")) {
+        let pkcs8 = unseal(name.trim_end_matches(".key"), sealed);
+        // The scalar or seed: the last 32 or 48 bytes of the private part, which starts after a fixed header.
+        let scalar = match pkcs8.len() {
+            48 => &pkcs8[16..48],
+            138 => &pkcs8[36..68],
+            185 => &pkcs8[35..83],
+            length => panic!("{name} has {length} bytes"),
+        };
+        secrets.push(scalar.to_vec());
+        secrets.push(pkcs8);
+    }
+    assert_eq!(secrets.len(), 14);
+    let contains = |whole: &[u8], part: &[u8]| whole.windows(part.len()).any(|window| window == part);
+    for secret in &secrets {
+        assert!(contains(&secrets.concat(), secret), "the search finds what is there");
+        for (name, bytes) in &files {
+            let text = String::from_utf8_lossy(bytes);
+            assert!(!contains(bytes, secret), "{name}");
+            assert!(!text.contains(&hex::encode(secret)) && !text.contains(&STANDARD.encode(secret)), "{name}");
+        }
+    }
+}
+
+#[test]
+fn key_encryption_keys_are_read_or_refused() {
+    let hex = "ab".repeat(32);
+    let base64 = STANDARD.encode([0xfb; 32]);
+    let url_safe = base64.replace('+', "-").replace('/', "_");
+    let good: [&[u8]; 5] =
+        [hex.as_bytes(), base64.as_bytes(), url_safe.trim_end_matches('=').as_bytes(), &[0xfb; 32], b"  \n"];
+    for bytes in &good[..4] {
+        Kek::parse(bytes).unwrap();
+        if bytes.len() != 32 {
+            Kek::parse(&[bytes, b"\n".as_slice()].concat()).unwrap();
+        }
+    }
+    for bytes in [
+        b"".as_slice(),
+        good[4],
+        &[0xfb; 31],
+        &[0xfb; 33],
+        b"0123456789abcdef0123456789abcdef",
+        b"correct horse",
+        &hex.as_bytes()[..62],
+    ] {
+        assert!(Kek::parse(bytes).is_err(), "{bytes:?}");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("kek");
+    drop(Kek::generate_to_file(&path).unwrap());
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    Kek::from_file(&path).unwrap();
+    let problem = |error: KeyError| match error {
+        KeyError::Kek { problem, .. } => problem,
+        other => panic!("{other}"),
+    };
+    assert!(problem(Kek::generate_to_file(&path).unwrap_err()).contains("cannot be written"));
+    for mode in [0o640, 0o604, 0o660, 0o622] {
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        assert!(problem(Kek::from_file(&path).unwrap_err()).contains("chmod 600"));
+    }
+    assert!(problem(Kek::from_file(dir.path()).unwrap_err()).contains("not a file"));
+    assert!(problem(Kek::from_file(&dir.path().join("none")).unwrap_err()).contains("cannot be read"));
+    assert!(problem(Kek::from_env("COUNTERSIGN_TEST_UNSET").unwrap_err()).contains("is not set"));
+    assert!(problem(Kek::from_env("PATH").unwrap_err()).contains("openssl rand"));
+    assert!(problem(Kek::from_credential("../kek").unwrap_err()).contains("is not a name"));
+    #[derive(serde::Deserialize)]
+    struct Settings {
+        kek: KekSource,
+    }
+    let settings: Settings = toml::from_str("[kek]\nfile = \"/etc/kek\"").unwrap();
+    assert_eq!(settings.kek, KekSource::File("/etc/kek".into()));
+}
+
+#[test]
+fn host_names_that_clients_could_not_use_are_refused() {
+    for host in ["sign.example.org", "localhost", "127.0.0.1", "a-b.c"] {
+        check_host(host).unwrap();
+    }
+    let long = format!("{}.org", "a".repeat(61));
+    for host in [
+        "",
+        "https://sign.example.org",
+        "sign.example.org:8443",
+        "sign.example.org/log",
+        "log - 123",
+        "Sign.example.org",
+        "a..b",
+        ".a",
+        "a.",
+        "-a",
+        "a-",
+        "a+b",
+        "sígn.org",
+        &long,
+        "[::1]",
+    ] {
+        let refused = check_host(host);
+        assert!(matches!(refused, Err(KeyError::Host { .. })), "{host:?}");
+        let dir = tempfile::tempdir().unwrap();
+        assert!(Keyring::create(dir.path(), &kek(), host, now()).is_err());
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "nothing was made for {host:?}");
+    }
+}
