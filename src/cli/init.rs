@@ -31,7 +31,7 @@ pub struct Args {
     #[command(flatten)]
     pub kek: KekArgs,
     /// Make a new random key-encryption key and write it to the file that --kek-file names.
-    #[arg(long, requires = "kek_file")]
+    #[arg(long, requires = "kek_file", conflicts_with_all = ["kek_env", "kek_credential"])]
     pub generate_kek: bool,
 }
 
