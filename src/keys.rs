@@ -159,8 +159,8 @@ impl Keyring {
     /// which the directory is half made.
     pub fn create(dir: &Path, kek: &Kek, host: &str, now: Timestamp) -> Result<(), KeyError> {
         check_host(host)?;
-        let from = now - AUTHORITY_BACKDATE;
-        let until = from + AUTHORITY_LIFE;
+        let from = cert::shift(now, -AUTHORITY_BACKDATE)?;
+        let until = cert::shift(from, AUTHORITY_LIFE)?;
         let mut vault = Vault::create(dir, kek)?;
 
         let ca_root = Authority::root(host, "countersign CA root", ec::Curve::P384, from, until, 1)?;

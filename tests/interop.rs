@@ -1,4 +1,4 @@
-//! What stock clients say about our bundles: sigstore-python from PyPI, the strictest of them.
+//! What stock clients say about our bundles: sigstore-python, the strictest of them.
 //!
 //! `scripts/interop-venv` installs it; `COUNTERSIGN_SIGSTORE_PYTHON` names another one.
 

@@ -129,10 +129,13 @@ fn hand_made_bundles_verify() {
     }
 }
 
-/// The parts of a bundle that repeat what is proven elsewhere in it, so that clients may pass over them: the checkpoint
-/// names root and size, its signature counts by key and not by name, a message digest is a hint, and of a
+/// The parts of a bundle that repeat what is proven elsewhere in it, so that clients may pass over them: the entry names
+/// its index and the checkpoint root and size, its signature counts by key and not by name, a message digest is a hint, and of a
 /// timestamp's outer wrapping only the attributes are signed.
-const REPEATED: [&str; 6] = [
+const REPEATED: [&str; 8] = [
+    // Absent, it is zero (proto3 JSON), which is what it is here.
+    "/verificationMaterial/tlogEntries/0/logIndex",
+    "/verificationMaterial/tlogEntries/0/inclusionProof/logIndex",
     "/verificationMaterial/tlogEntries/0/inclusionProof/rootHash",
     "/verificationMaterial/tlogEntries/0/inclusionProof/treeSize",
     "/verificationMaterial/tlogEntries/0/inclusionProof/hashes",
@@ -223,15 +226,34 @@ fn refusals_of_changed_parts_have_names() {
     assert!(matches!(stamp, Rejection::Timestamp(_)), "{stamp}");
     let entry = refusal("/verificationMaterial/tlogEntries/0/canonicalizedBody", &|bytes| bytes[20] ^= 1);
     assert!(matches!(entry, Rejection::Log(_)), "{entry}");
-
-    // Another instance with the same name: none of its keys count.
-    let other = tempfile::tempdir().unwrap();
-    let other = TrustedRoot::parse(keyring(other.path(), now()).trusted_root()).unwrap();
-    let foreign = verify(whole.to_string().as_bytes(), &digest, &other).unwrap_err();
-    assert!(matches!(foreign, Rejection::Timestamp(_) | Rejection::Certificate(_)), "{foreign}");
 }
 
-/// A certificate that outlived its ten minutes, and one whose SCT comes from another key.
+/// Each part of the trusted root is asked: with that of another instance of the same name in its place, the bundle is
+/// refused for that reason.
+#[test]
+fn every_part_of_the_trusted_root_counts() {
+    let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let keys = keyring(dir.path(), now());
+    let digest = Digest::of(b"artifact");
+    let bundle = bundle(&keys, &builder(), &Content::File(b"artifact"), now()).to_string();
+    let own: serde_json::Value = serde_json::from_str(keys.trusted_root()).unwrap();
+    let foreign: serde_json::Value = serde_json::from_str(keyring(other.path(), now()).trusted_root()).unwrap();
+    let mut refusals = Vec::new();
+    for part in ["certificateAuthorities", "ctlogs", "timestampAuthorities", "tlogs"] {
+        let mut mixed = own.clone();
+        mixed[part] = foreign[part].clone();
+        let root = TrustedRoot::parse(&mixed.to_string()).unwrap();
+        refusals.push(verify(bundle.as_bytes(), &digest, &root).unwrap_err());
+    }
+    let as_expected = matches!(
+        refusals.as_slice(),
+        [Rejection::Certificate(_), Rejection::Certificate(_), Rejection::Timestamp(_), Rejection::Log(_)]
+    );
+    assert!(as_expected, "{refusals:#?}");
+    assert!(verify(bundle.as_bytes(), &digest, &TrustedRoot::parse(&own.to_string()).unwrap()).is_ok());
+}
+
+/// A timestamp outside the ten minutes of the certificate.
 #[test]
 fn certificates_out_of_time_are_refused() {
     let dir = tempfile::tempdir().unwrap();
@@ -266,7 +288,7 @@ fn certificates_have_the_profile() {
     assert_eq!(tbs.serial_number.as_bytes().len(), 20);
     assert!(tbs.serial_number.as_bytes()[0] & 0x80 == 0, "positive");
     let (from, until) = (tbs.validity.not_before.to_unix_duration(), tbs.validity.not_after.to_unix_duration());
-    assert_eq!((until - from).as_secs(), 600);
+    assert_eq!(until.as_secs() - from.as_secs(), 600);
     let second = now().as_second() as u64;
     assert!(from.as_secs() < second && second < until.as_secs());
     assert_eq!(tbs.subject_public_key_info.to_der().unwrap(), ephemeral.spki());
@@ -517,7 +539,7 @@ fn no_private_key_lies_open_on_the_disk() {
         .map(|path| (path.file_name().unwrap().to_str().unwrap().to_owned(), fs::read(path).unwrap()))
         .collect();
     let mut secrets = Vec::new();
-    for (name, sealed) in files.iter().filter(|(name, _)| name.ends_with(".key")) {
+    for (name, sealed) in files.iter().filter(|(name, _)| Path::new(name).extension().is_some_and(|end| end == "key")) {
         let pkcs8 = unseal(name.trim_end_matches(".key"), sealed);
         // The scalar or seed: the last 32 or 48 bytes of the private part, which starts after a fixed header.
         let scalar = match pkcs8.len() {
@@ -526,6 +548,9 @@ fn no_private_key_lies_open_on_the_disk() {
             185 => &pkcs8[35..83],
             length => panic!("{name} has {length} bytes"),
         };
+        let before =
+            pkcs8.windows(scalar.len() + 2).any(|part| part[..2] == [4, scalar.len() as u8] && &part[2..] == scalar);
+        assert!(before, "an OCTET STRING of that length starts there");
         secrets.push(scalar.to_vec());
         secrets.push(pkcs8);
     }
@@ -584,12 +609,30 @@ fn key_encryption_keys_are_read_or_refused() {
     assert!(problem(Kek::from_env("COUNTERSIGN_TEST_UNSET").unwrap_err()).contains("is not set"));
     assert!(problem(Kek::from_env("PATH").unwrap_err()).contains("openssl rand"));
     assert!(problem(Kek::from_credential("../kek").unwrap_err()).contains("is not a name"));
-    #[derive(serde::Deserialize)]
-    struct Settings {
-        kek: KekSource,
+    let settings: toml::Table = toml::from_str("[kek]\nfile = \"/etc/kek\"").unwrap();
+    let source: KekSource = settings["kek"].clone().try_into().unwrap();
+    assert_eq!(source, KekSource::File("/etc/kek".into()));
+}
+
+/// The environment of a process is its own: the reader runs in a child, which is this test again.
+#[test]
+fn credentials_and_variables_are_read() {
+    if std::env::var_os("CREDENTIALS_DIRECTORY").is_some_and(|dir| dir.to_string_lossy().contains("countersign")) {
+        Kek::from_credential("kek").unwrap();
+        Kek::from_env("COUNTERSIGN_TEST_KEK").unwrap();
+        assert!(matches!(Kek::from_credential("none"), Err(KeyError::Kek { .. })));
+        return;
     }
-    let settings: Settings = toml::from_str("[kek]\nfile = \"/etc/kek\"").unwrap();
-    assert_eq!(settings.kek, KekSource::File("/etc/kek".into()));
+    let dir = tempfile::Builder::new().prefix("countersign").tempdir().unwrap();
+    fs::write(dir.path().join("kek"), "07".repeat(32)).unwrap();
+    let output = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "keys::credentials_and_variables_are_read"])
+        .env("CREDENTIALS_DIRECTORY", dir.path())
+        .env("COUNTERSIGN_TEST_KEK", STANDARD.encode([7; 32]))
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("1 passed"));
 }
 
 #[test]

@@ -111,7 +111,11 @@ fn require_empty(data: &Path) -> anyhow::Result<()> {
     match fs::read_dir(data) {
         Ok(mut entries) => {
             if entries.next().is_some() {
-                bail!("{} is not empty; init never writes over anything, choose another --data", data.display());
+                bail!(
+                    "{} is not empty, and init never writes over anything; choose another --data, or remove it if an earlier \
+                     init did not finish",
+                    data.display()
+                );
             }
             Ok(())
         }

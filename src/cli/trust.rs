@@ -31,7 +31,7 @@ pub struct Args {
 /// The commands below `trust`.
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
-    /// Write the trusted root (Sigstore TrustedRoot v0.1), or with --client-config the whole ClientTrustConfig.
+    /// Write the trusted root (Sigstore, v0.1), or with --client-config the whole configuration of a client.
     #[command(after_help = "Example:\n  countersign trust export --client-config --out trust.json\n  \
                             sigstore --trust-config trust.json verify identity --offline …")]
     Export(Export),
@@ -49,10 +49,10 @@ pub enum Command {
 /// Arguments of `trust export`.
 #[derive(Debug, clap::Args)]
 pub struct Export {
-    /// The ClientTrustConfig v0.1 (trusted root and signing configuration) that sigstore-python takes.
+    /// The trusted root and the signing configuration in one document, which sigstore-python takes.
     #[arg(long)]
     pub client_config: bool,
-    /// Where clients will find the instance. Default: what the service is configured with; offline https://HOST.
+    /// Where clients will find the instance. Default: what the service is configured with; offline, the host name.
     #[arg(long, value_name = "URL", requires = "client_config")]
     pub base_url: Option<String>,
     /// Read from this data directory instead of asking the service.
@@ -66,7 +66,7 @@ pub struct Export {
 /// Arguments of `trust issue-client`.
 #[derive(Debug, clap::Args)]
 pub struct IssueClient {
-    /// SPIFFE ID (spiffe://example.org/build) or DNS name of the client.
+    /// SPIFFE ID, such as `spiffe://example.org/build`, or DNS name of the client.
     #[arg(value_name = "NAME")]
     pub name: String,
     /// The data directory.

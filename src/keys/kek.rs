@@ -24,7 +24,7 @@ use zeroize::Zeroizing;
 use super::KeyError;
 
 /// More than any way to write 32 bytes needs.
-const LONGEST: u64 = 1_024;
+const LONGEST: usize = 1_024;
 const LENIENT: GeneralPurposeConfig =
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
 const STANDARD: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, LENIENT);
@@ -199,12 +199,20 @@ fn refuse(source: &KekSource, problem: String) -> KeyError {
 
 /// The bytes and the mode of one and the same file: both are asked of the open handle.
 fn read(path: &Path) -> std::io::Result<(Zeroizing<Vec<u8>>, u32)> {
-    let file = File::open(path)?;
+    let mut file = File::open(path)?;
     let metadata: fs::Metadata = file.metadata()?;
     if !metadata.is_file() {
         return Err(std::io::Error::other("it is not a file"));
     }
-    let mut bytes = Zeroizing::new(Vec::new());
-    file.take(LONGEST).read_to_end(&mut bytes)?;
+    // Large enough from the start: a buffer that grew would leave the key behind.
+    let mut bytes = Zeroizing::new(vec![0; LONGEST]);
+    let mut length = 0;
+    while let Some(rest @ [_, ..]) = bytes.get_mut(length..) {
+        match file.read(rest)? {
+            0 => break,
+            read => length = length.saturating_add(read),
+        }
+    }
+    bytes.truncate(length);
     Ok((bytes, metadata.mode()))
 }
