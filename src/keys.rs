@@ -159,7 +159,9 @@ impl Keyring {
     /// which the directory is half made.
     pub fn create(dir: &Path, kek: &Kek, host: &str, now: Timestamp) -> Result<(), KeyError> {
         check_host(host)?;
+        // In whole seconds, as certificates have them; the trusted root says the same.
         let from = cert::shift(now, -AUTHORITY_BACKDATE)?;
+        let from = Timestamp::from_second(from.as_second()).map_err(|_source| KeyError::Time(now))?;
         let until = cert::shift(from, AUTHORITY_LIFE)?;
         let mut vault = Vault::create(dir, kek)?;
 

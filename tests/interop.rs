@@ -1,6 +1,7 @@
-//! What stock clients say about our bundles: sigstore-python, the strictest of them.
+//! What stock clients say about our bundles: sigstore-python, the strictest of them, and `OpenSSL` about certificates
+//! and timestamps.
 //!
-//! `scripts/interop-venv` installs it; `COUNTERSIGN_SIGSTORE_PYTHON` names another one.
+//! `scripts/interop-venv` installs the former; `COUNTERSIGN_SIGSTORE_PYTHON` names another one.
 
 use std::{
     env, fs,
@@ -9,7 +10,10 @@ use std::{
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use countersign::model::{Digest, Identity};
+use countersign::{
+    keys::EphemeralKey,
+    model::{Digest, Identity},
+};
 use jiff::Timestamp;
 
 use crate::keys::{Content, ISSUER, builder, bundle, keyring, statement};
@@ -101,4 +105,38 @@ fn sigstore_python_takes_a_statement_bundle_and_an_e_mail_identity() {
     assert!(String::from_utf8_lossy(&output.stdout).contains(&digest.hex()), "it prints the statement");
     fs::write(dir.path().join("file"), b"artifacT").unwrap();
     refuses(&ask(dir.path(), "file", &identity), "in-toto statement has no subject for digest");
+}
+
+/// Runs `openssl` in `dir`.
+fn openssl(dir: &Path, arguments: &str) -> Output {
+    Command::new("openssl").current_dir(dir).args(arguments.split(' ')).output().expect("openssl is installed")
+}
+
+#[test]
+fn openssl_takes_certificates_and_timestamps() {
+    let dir = tempfile::tempdir().unwrap();
+    let now = Timestamp::now();
+    let keys = keyring(dir.path(), now);
+    let leaf = keys.issue(&builder(), &EphemeralKey::generate().unwrap().spki(), now).unwrap();
+    fs::write(dir.path().join("leaf.der"), leaf).unwrap();
+    accepts(&openssl(dir.path(), "x509 -inform der -in leaf.der -out leaf.pem"));
+    accepts(&openssl(dir.path(), "verify -x509_strict -CAfile keys/ca-root.pem -untrusted keys/ca.pem leaf.pem"));
+    refuses(
+        &openssl(dir.path(), "verify -x509_strict -CAfile keys/tsa-root.pem -untrusted keys/ca.pem leaf.pem"),
+        "unable to get",
+    );
+
+    fs::write(dir.path().join("data"), "artifact").unwrap();
+    fs::write(dir.path().join("other"), "artifacT").unwrap();
+    let verify = "ts -verify -in answer -CAfile keys/tsa-root.pem";
+    for (query, embedded) in
+        [("ts -query -data data -sha256 -cert -out query", true), ("ts -query -data data -sha512 -out query", false)]
+    {
+        accepts(&openssl(dir.path(), query));
+        let query = fs::read(dir.path().join("query")).unwrap();
+        fs::write(dir.path().join("answer"), keys.stamp_request(&query, now).unwrap()).unwrap();
+        let signer = if embedded { "" } else { " -untrusted keys/tsa.pem" };
+        accepts(&openssl(dir.path(), &format!("{verify} -queryfile query{signer}")));
+        refuses(&openssl(dir.path(), &format!("{verify} -data other{signer}")), "message imprint mismatch");
+    }
 }
