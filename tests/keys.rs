@@ -507,6 +507,17 @@ fn directories_that_cannot_be_opened_say_why() {
     assert!(matches!(Keyring::create(dir.path(), &kek(), HOST, now()), Err(KeyError::HalfMade(_))));
 }
 
+/// Directories of every released format open for ever. This one was sealed with a key-encryption key of 32 times 7.
+#[test]
+fn directories_of_format_1_open() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/keys-v1");
+    let keys = Keyring::open(&dir, &kek()).unwrap();
+    assert_eq!(keys.trusted_root(), fs::read_to_string(dir.join("trusted_root.json")).unwrap());
+    let root = TrustedRoot::parse(keys.trusted_root()).unwrap();
+    let bundle = bundle(&keys, &builder(), &Content::File(b"artifact"), now()).to_string();
+    verify(bundle.as_bytes(), &Digest::of(b"artifact"), &root).unwrap();
+}
+
 /// Opens a sealed file by the documented format alone, without our code.
 fn unseal(role: &str, sealed: &[u8]) -> Vec<u8> {
     use aws_lc_rs::{aead, hkdf};
@@ -599,7 +610,7 @@ fn key_encryption_keys_are_read_or_refused() {
         KeyError::Kek { problem, .. } => problem,
         other => panic!("{other}"),
     };
-    assert!(problem(Kek::generate_to_file(&path).unwrap_err()).contains("cannot be written"));
+    assert!(problem(Kek::generate_to_file(&path).unwrap_err()).contains("exists already"));
     for mode in [0o640, 0o604, 0o660, 0o622] {
         fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
         assert!(problem(Kek::from_file(&path).unwrap_err()).contains("chmod 600"));

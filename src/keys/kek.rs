@@ -5,7 +5,7 @@
 use std::{
     env, fmt,
     fs::{self, File, OpenOptions},
-    io::{Read as _, Write as _},
+    io::{ErrorKind, Read as _, Write as _},
     os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
@@ -159,7 +159,12 @@ impl Kek {
             file.write_all(text.as_bytes())?;
             file.sync_all()
         });
-        written.map_err(|error| refuse(&source, format!("cannot be written: {error}")))?;
+        written.map_err(|error| match error.kind() {
+            ErrorKind::AlreadyExists => {
+                refuse(&source, "exists already; use it as it is, or choose another file".to_owned())
+            }
+            _ => refuse(&source, format!("cannot be written: {error}")),
+        })?;
         let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         File::open(parent)
             .and_then(|dir| dir.sync_all())
