@@ -38,3 +38,5 @@ pub const JWKS: usize = 512 * 1024;
 pub const TEXT: usize = 4_096;
 /// One YAML or TOML document given by an operator.
 pub const DOCUMENT: usize = 1024 * 1024;
+/// Log entries read as evidence about one digest, newest first, as a count.
+pub const EVIDENCE: usize = 256;
