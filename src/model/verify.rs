@@ -10,7 +10,10 @@
 
 use jiff::Timestamp;
 use serde::Serialize;
-use sigstore_types::{Bundle, DerPublicKey, Sha256Hash, SignatureContent, bundle::VerificationMaterialContent};
+use sigstore_types::{
+    Bundle, DerPublicKey, Sha256Hash, SignatureContent,
+    bundle::{KindVersion, TransparencyLogEntry, VerificationMaterialContent},
+};
 use sigstore_verify::{Error as SigstoreError, PublicKeyVerificationPolicy, VerificationPolicy, VerificationResult};
 
 use super::{
@@ -182,10 +185,8 @@ fn admit(
     if !statement.names(subject) {
         return Err(Rejection::Subject(format!("{subject} is not among its subjects")));
     }
-    let log = parsed.verification_material.tlog_entries.first().filter(|_| result.tlog_verified()).map(|entry| LogRef {
-        origin: root.origin_of(entry.log_id.key_id.as_bytes()).unwrap_or_default().to_owned(),
-        index: entry.inclusion_proof.as_ref().map_or(entry.log_index.get(), |proof| proof.log_index.get()),
-    });
+    let entry = parsed.verification_material.tlog_entries.first().filter(|_| result.tlog_verified());
+    let log = entry.map(|entry| log_ref(entry, root)).transpose()?;
     Ok(Verified {
         statement,
         signer,
@@ -195,6 +196,21 @@ fn admit(
         bundle: Digest::of(bytes),
         root: root.digest(),
     })
+}
+
+/// Where a verified entry stands, from what was proven alone.
+///
+/// Only the first four bytes of the log's id chose the key, so all of it must be one that we know. Of a Rekor v2
+/// entry the outer index was proven, of a v1 entry the proof's (the outer one counts over all shards).
+fn log_ref(entry: &TransparencyLogEntry, root: &TrustedRoot) -> Result<LogRef, Rejection> {
+    let origin = root
+        .origin_of(entry.log_id.key_id.as_bytes())
+        .ok_or_else(|| Rejection::Log("its log id is not in the trusted root".to_owned()))?;
+    let index = match &entry.inclusion_proof {
+        Some(proof) if entry.kind_version != KindVersion::HashedRekordV002 => proof.log_index,
+        _ => entry.log_index,
+    };
+    Ok(LogRef { origin: origin.to_owned(), index: index.get() })
 }
 
 /// The statement inside a bundle's envelope, not yet checked for anything: to look things up, never to believe.
