@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use tempfile::NamedTempFile;
 
 mod mutual_tls;
+mod private_ca;
 
 use crate::issuer::{AUDIENCE, Behaviour, Issuer, Key};
 

@@ -49,8 +49,8 @@ fn level(module: &str) -> Option<u8> {
     LEVELS.iter().find(|(name, _)| *name == module).map(|(_, level)| *level)
 }
 
-fn may_use(user: &str, used: &str) -> bool {
-    user == used || level(user) > level(used) || BESIDE.contains(&(user, used))
+fn may_use(above: &str, below: &str) -> bool {
+    above == below || level(above) > level(below) || BESIDE.contains(&(above, below))
 }
 
 /// Everything that is wrong with one source file, as `file: what`. `path` is relative to `src/`.
