@@ -129,7 +129,7 @@ pub enum ManifestKind {
 /// Which parts of an image are there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Probe {
-    /// Platforms of the index, or the one of the image when its manifest was asked for directly and says so.
+    /// Platforms of the index; empty for a single image, whose manifest does not say.
     pub platforms: Vec<String>,
     /// Configs and layers that were asked for, each once.
     pub blobs: usize,

@@ -7,6 +7,7 @@
 use std::{
     collections::{HashMap, HashSet},
     convert::Infallible,
+    net::SocketAddr,
     path::Path,
     process::{Child, Command, Stdio},
     sync::{Arc, Mutex, MutexGuard},
@@ -17,12 +18,18 @@ use axum::{
     body::{Body, Bytes},
     extract::Request,
     response::Response,
+    serve::Listener,
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use countersign::model::Digest;
 use http::{Method, StatusCode, header};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
 use serde_json::{Value, json};
-use tokio::{net::TcpListener, task::JoinHandle};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    task::JoinHandle,
+};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 pub const IMAGE_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
 pub const INDEX_TYPE: &str = "application/vnd.oci.image.index.v1+json";
@@ -127,6 +134,7 @@ pub struct Seen {
 }
 
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "one for each knob that is on or off")]
 struct State {
     host: String,
     blobs: HashMap<(String, String), Bytes>,
@@ -178,6 +186,17 @@ impl FakeRegistry {
     pub async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let host = listener.local_addr().unwrap().to_string();
+        Self::on(listener, host)
+    }
+
+    /// The same over TLS, with a certificate of its own that it leaves as `cert.pem` in `dir`.
+    pub async fn start_tls(dir: &Path) -> Self {
+        let listener = Tls::bind(dir).await;
+        let host = listener.tcp.local_addr().unwrap().to_string();
+        Self::on(listener, host)
+    }
+
+    fn on<L: Listener<Addr: std::fmt::Debug>>(listener: L, host: String) -> Self {
         let state = Arc::new(Mutex::new(State {
             host,
             blobs: HashMap::new(),
@@ -360,8 +379,13 @@ impl State {
         } else {
             self.tags.get(&(repo.to_owned(), reference.to_owned()))?.clone()
         };
-        let (media_type, bytes) = self.manifests.get(&(repo.to_owned(), digest.clone()))?;
-        Some((digest, media_type.clone(), bytes.clone()))
+        let mut key = (repo.to_owned(), digest);
+        if self.shifting.is_some() && !self.manifests.contains_key(&key) {
+            // A digest that this registry made up earlier.
+            key = self.order.iter().find(|(known, _)| known == repo)?.clone();
+        }
+        let (media_type, bytes) = self.manifests.get(&key)?;
+        Some((key.1, media_type.clone(), bytes.clone()))
     }
 
     fn is_native(&self) -> bool {
@@ -638,6 +662,58 @@ fn answer(status: u16, headers: &[(&str, &str)], body: impl Into<Body>) -> Respo
         response = response.header(*name, *value);
     }
     response.body(body.into()).unwrap()
+}
+
+/// TLS connections; those that fail are dropped.
+struct Tls {
+    tcp: TcpListener,
+    acceptor: TlsAcceptor,
+}
+
+impl Tls {
+    async fn bind(dir: &Path) -> Self {
+        let (certificate, key) = (dir.join("cert.pem"), dir.join("key.pem"));
+        let made = Command::new("openssl")
+            .args("req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=fake".split(' '))
+            .args("-addext subjectAltName=IP:127.0.0.1 -addext basicConstraints=critical,CA:FALSE".split(' '))
+            .arg("-keyout")
+            .arg(&key)
+            .arg("-out")
+            .arg(&certificate)
+            .output()
+            .unwrap();
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(
+                vec![CertificateDer::from_pem_file(&certificate).unwrap()],
+                PrivateKeyDer::from_pem_file(&key).unwrap(),
+            )
+            .unwrap();
+        let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self { tcp, acceptor: TlsAcceptor::from(Arc::new(config)) }
+    }
+}
+
+impl Listener for Tls {
+    type Io = TlsStream<TcpStream>;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        loop {
+            let (stream, from) = self.tcp.accept().await.unwrap();
+            if let Ok(stream) = self.acceptor.accept(stream).await {
+                return (stream, from);
+            }
+        }
+    }
+
+    fn local_addr(&self) -> std::io::Result<SocketAddr> {
+        self.tcp.local_addr()
+    }
 }
 
 /// Debian's registry (distribution 2.8), in a temporary directory. Killed when dropped.

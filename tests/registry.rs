@@ -1,7 +1,8 @@
 //! The registry adapter against a faulty registry, a real one, and a foreign client.
 
 use std::{
-    path::Path,
+    path::{Path, PathBuf},
+    sync::OnceLock,
     time::{Duration, Instant},
 };
 
@@ -29,10 +30,14 @@ fn settings(hosts: &[&str]) -> Settings {
 }
 
 /// A configuration without credentials, so that a developer's own plays no part.
-fn empty_docker_config() -> std::path::PathBuf {
-    let path = std::env::temp_dir().join(format!("countersign-docker-config-{}.json", std::process::id()));
-    std::fs::write(&path, "{}").unwrap();
-    path
+fn empty_docker_config() -> PathBuf {
+    static FILE: OnceLock<tempfile::NamedTempFile> = OnceLock::new();
+    let file = FILE.get_or_init(|| {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "{}").unwrap();
+        file
+    });
+    file.path().to_owned()
 }
 
 fn client(fake: &FakeRegistry) -> Registry {
@@ -95,24 +100,23 @@ async fn a_tag_is_resolved_once_and_a_pinned_reference_not_at_all() {
 #[tokio::test]
 async fn each_fault_has_its_error() {
     let throttle = Knob::Throttle { times: 99, retry_after: Some("120".to_owned()) };
-    let cases: Vec<(&str, Vec<Knob>, &str, bool)> = vec![
-        ("throttled longer than there is time", vec![throttle], "Throttled", false),
-        ("throttled without Retry-After", vec![Knob::Throttle { times: 99, retry_after: None }], "Throttled", false),
-        ("server errors throughout", vec![Knob::ServerErrors(99)], "Unavailable", false),
-        ("an unknown refusal", vec![Knob::Status { code: 418, times: 1 }], "Unavailable", false),
-        ("forbidden", vec![Knob::Status { code: 403, times: 1 }], "Unauthorized", false),
-        ("silence", vec![Knob::Silent(true)], "Deadline", false),
-        ("slower than there is time", vec![Knob::Latency(Duration::from_secs(60))], "Deadline", false),
-        ("broken off", vec![Knob::Truncated(true)], "Unavailable", false),
-        ("endless", vec![Knob::Endless(true)], "Malformed", false),
-        ("oversized", vec![Knob::Oversized(true)], "Malformed", false),
-        ("another digest in the header", vec![Knob::WrongDigestHeader(true)], "Malformed", false),
-        ("wants a password", vec![Knob::Basic { user: "u".into(), password: "p".into() }], "Unauthorized", false),
+    let cases: Vec<(&'static str, Vec<Knob>, &'static str)> = vec![
+        ("throttled longer than there is time", vec![throttle], "Throttled"),
+        ("throttled without Retry-After", vec![Knob::Throttle { times: 99, retry_after: None }], "Throttled"),
+        ("server errors throughout", vec![Knob::ServerErrors(99)], "Unavailable"),
+        ("an unknown refusal", vec![Knob::Status { code: 418, times: 99 }], "Unavailable"),
+        ("forbidden", vec![Knob::Status { code: 403, times: 99 }], "Unauthorized"),
+        ("silence", vec![Knob::Silent(true)], "Deadline"),
+        ("slower than there is time", vec![Knob::Latency(Duration::from_mins(1))], "Deadline"),
+        ("broken off", vec![Knob::Truncated(true)], "Unavailable"),
+        ("endless", vec![Knob::Endless(true)], "Malformed"),
+        ("oversized", vec![Knob::Oversized(true)], "Malformed"),
+        ("another digest in the header", vec![Knob::WrongDigestHeader(true)], "Malformed"),
+        ("wants a password", vec![Knob::Basic { user: "u".into(), password: "p".into() }], "Unauthorized"),
         (
             "wants a token and gives none",
             vec![Knob::Tokens { lifetime_seconds: 60, account: Some(("u".into(), "p".into())) }],
             "Unauthorized",
-            false,
         ),
         (
             "token realm in plain HTTP elsewhere",
@@ -121,24 +125,32 @@ async fn each_fault_has_its_error() {
                 Knob::Realm("http://169.254.169.254/token".to_owned()),
             ],
             "Malformed",
-            false,
         ),
     ];
-    for (case, knobs, expected, _) in cases {
-        let fake = FakeRegistry::start().await;
-        let digest = fake.push_image(REPO, "v1", &[b"layer"]);
-        let registry = client(&fake);
-        // The same without the fault passes.
-        assert_eq!(registry.resolve(&tagged(&fake.host(), "v1"), soon()).await, Ok(digest), "{case}");
-        for knob in knobs {
-            fake.set(knob);
-        }
-        let error = registry.resolve(&tagged(&fake.host(), "v1"), in_ms(1_500)).await.unwrap_err();
-        assert_eq!(kind(&error), expected, "{case}: {error}");
-        assert!(!error.is_definite(), "{case}: {error}");
-        let error = registry.probe(&name(&fake.host()), &digest, in_ms(1_500)).await.unwrap_err();
-        assert!(!error.is_definite(), "probing, {case}: {error}");
+    let tasks: Vec<_> = cases
+        .into_iter()
+        .map(|(case, knobs, expected)| (case, tokio::spawn(fault_has_its_error(case, knobs, expected))))
+        .collect();
+    for (case, task) in tasks {
+        task.await.unwrap_or_else(|error| panic!("{case}: {error}"));
     }
+}
+
+async fn fault_has_its_error(case: &'static str, knobs: Vec<Knob>, expected: &'static str) {
+    let fake = FakeRegistry::start().await;
+    let digest = fake.push_image(REPO, "v1", &[b"layer"]);
+    let registry = client(&fake);
+    // The same without the fault passes.
+    assert_eq!(registry.resolve(&tagged(&fake.host(), "v1"), soon()).await, Ok(digest), "{case}");
+    assert!(registry.probe(&name(&fake.host()), &digest, soon()).await.is_ok(), "{case}");
+    for knob in knobs {
+        fake.set(knob);
+    }
+    let error = registry.resolve(&tagged(&fake.host(), "v1"), in_ms(2_000)).await.unwrap_err();
+    assert_eq!(kind(&error), expected, "{case}: {error}");
+    assert!(!error.is_definite(), "{case}: {error}");
+    let error = registry.probe(&name(&fake.host()), &digest, in_ms(2_000)).await.unwrap_err();
+    assert!(!error.is_definite(), "probing, {case}: {error}");
 }
 
 #[tokio::test]
@@ -260,6 +272,17 @@ async fn retry_after_is_told_and_nobody_else_asks_meanwhile() {
 }
 
 #[tokio::test]
+async fn retry_after_may_be_a_date() {
+    let fake = FakeRegistry::start().await;
+    fake.push_image(REPO, "v1", &[b"layer"]);
+    fake.set(Knob::Throttle { times: 1, retry_after: Some("Fri, 01 Jan 2100 00:00:00 GMT".to_owned()) });
+    let error = client(&fake).resolve(&tagged(&fake.host(), "v1"), soon()).await.unwrap_err();
+    let RegistryError::Throttled { retry_after: Some(wait), .. } = error else { panic!("{error}") };
+    assert!(wait > Duration::from_hours(365 * 24), "{wait:?}");
+    assert_eq!(fake.requests().len(), 1);
+}
+
+#[tokio::test]
 async fn a_failing_registry_is_left_alone_and_then_tried_again() {
     let fake = FakeRegistry::start().await;
     let digest = fake.push_image(REPO, "v1", &[b"layer"]);
@@ -300,10 +323,10 @@ async fn requests_under_way_are_bounded() {
     assert!(registry.manifest(&name(&fake.host()), &digest, soon()).await.is_ok());
 }
 
-fn docker_config(dir: &Path, auths: &Value) -> Option<std::path::PathBuf> {
+fn docker_config(dir: &Path, auths: &Value) -> PathBuf {
     let path = dir.join("config.json");
     std::fs::write(&path, json!({"auths": auths}).to_string()).unwrap();
-    Some(path)
+    path
 }
 
 #[tokio::test]
@@ -312,7 +335,7 @@ async fn tokens_are_fetched_once_kept_and_renewed() {
     let digest = fake.push_image(REPO, "v1", &[b"layer"]);
     let dir = tempfile::tempdir().unwrap();
     let auths = json!({fake.host(): {"auth": "dTpw"}});
-    let settings = Settings { docker_config: docker_config(dir.path(), &auths), ..settings(&[&fake.host()]) };
+    let settings = Settings { docker_config: Some(docker_config(dir.path(), &auths)), ..settings(&[&fake.host()]) };
     let registry = Registry::new(settings).unwrap();
     fake.set(Knob::Tokens { lifetime_seconds: 300, account: Some(("u".into(), "p".into())) });
     let host = fake.host();
@@ -354,7 +377,7 @@ async fn credentials_are_found_by_host_and_longest_prefix() {
         ("wrong password", json!({&host: wrong}), false),
     ];
     for (case, auths, passes) in cases {
-        let settings = Settings { docker_config: docker_config(dir.path(), &auths), ..settings(&[&host]) };
+        let settings = Settings { docker_config: Some(docker_config(dir.path(), &auths)), ..settings(&[&host]) };
         let registry = Registry::new(settings).unwrap();
         let result = registry.manifest(&name(&host), &digest, soon()).await;
         assert_eq!(result.is_ok(), passes, "{case}: {result:?}");
@@ -382,6 +405,20 @@ async fn settings_that_cannot_be_used_are_refused_at_once() {
 }
 
 #[tokio::test]
+async fn a_private_authority_is_trusted_when_it_is_configured() {
+    let dir = tempfile::tempdir().unwrap();
+    let fake = FakeRegistry::start_tls(dir.path()).await;
+    let digest = fake.push_image(REPO, "v1", &[b"layer"]);
+    let trusting = Settings { ca_file: Some(dir.path().join("cert.pem")), ..settings(&[]) };
+    let result = Registry::new(trusting).unwrap().resolve(&tagged(&fake.host(), "v1"), soon()).await;
+    assert_eq!(result, Ok(digest));
+    let stranger = Registry::new(Settings { attempts: 1, ..settings(&[]) }).unwrap();
+    let error = stranger.resolve(&tagged(&fake.host(), "v1"), soon()).await.unwrap_err();
+    assert_eq!(kind(&error), "Unavailable", "{error}");
+    assert!(error.to_string().contains("certificate"), "{error}");
+}
+
+#[tokio::test]
 async fn redirects_lose_the_credentials_and_never_end_in_plain_http_elsewhere() {
     let (fake, other) = (FakeRegistry::start().await, FakeRegistry::start().await);
     let dir = tempfile::tempdir().unwrap();
@@ -389,7 +426,7 @@ async fn redirects_lose_the_credentials_and_never_end_in_plain_http_elsewhere() 
     other.put_blob(REPO, BUNDLE);
     let auths = json!({fake.host(): {"auth": "dTpw"}});
     let with_auth = |hosts: &[&str]| {
-        let settings = Settings { docker_config: docker_config(dir.path(), &auths), ..settings(hosts) };
+        let settings = Settings { docker_config: Some(docker_config(dir.path(), &auths)), ..settings(hosts) };
         Registry::new(settings).unwrap()
     };
     let registry = with_auth(&[&fake.host(), &other.host()]);
@@ -600,7 +637,7 @@ async fn unusable_referrers_are_passed_over_and_wrong_bytes_are_not() {
     assert!(registry.bundles(&image, &subject, in_ms(1_000)).await.is_err());
     fake.set(Knob::Truncated(false));
     fake.set(Knob::Endless(true));
-    let error = registry.bundles(&image, &subject, soon()).await.unwrap_err();
+    let error = client(&fake).bundles(&image, &subject, soon()).await.unwrap_err();
     assert_eq!(kind(&error), "Malformed");
 }
 
@@ -634,6 +671,73 @@ async fn a_probe_names_what_is_gone() {
     assert_eq!(probe.missing, [format!("manifest {index}")]);
     fake.set(Knob::Silent(true));
     assert_eq!(kind(&registry.probe(&image, &arm, in_ms(300)).await.unwrap_err()), "Deadline");
+}
+
+#[tokio::test]
+async fn a_probe_knows_foreign_layers_wrong_sizes_and_nesting() {
+    let fake = FakeRegistry::start().await;
+    let (registry, image) = (client(&fake), name(&fake.host()));
+    let blob = fake.put_blob(REPO, b"12345");
+    let list = "application/vnd.docker.distribution.manifest.list.v2+json";
+    let docker = "application/vnd.docker.distribution.manifest.v2+json";
+    let windows = json!({
+        "schemaVersion": 2, "mediaType": docker,
+        "config": {"mediaType": "application/vnd.docker.container.image.v1+json", "digest": blob, "size": 5},
+        "layers": [{
+            "mediaType": "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
+            "digest": Digest::of(b"elsewhere"), "size": 9, "urls": ["https://example.com/layer"],
+        }],
+    });
+    let digest = fake.put_manifest(REPO, None, docker, windows.to_string().as_bytes());
+    let probe = registry.probe(&image, &digest, soon()).await.unwrap();
+    assert_eq!((probe.blobs, probe.missing), (1, vec![]));
+
+    let mut short = windows.clone();
+    short["config"]["size"] = json!(6);
+    let short = fake.put_manifest(REPO, None, docker, short.to_string().as_bytes());
+    let probe = registry.probe(&image, &short, soon()).await.unwrap();
+    assert_eq!(probe.missing, [format!("config {blob}: 5 bytes instead of 6")]);
+
+    let wrap = |inner: &Digest| {
+        let index = json!({"schemaVersion": 2, "mediaType": list, "manifests": [
+            {"mediaType": list, "digest": inner, "size": 1, "platform": {"os": "linux", "architecture": "arm", "variant": "v7"}}
+        ]});
+        fake.put_manifest(REPO, None, list, index.to_string().as_bytes())
+    };
+    let mut outer = digest;
+    for depth in 1..=3 {
+        outer = wrap(&outer);
+        let probe = registry.probe(&image, &outer, soon()).await.unwrap();
+        assert_eq!(probe.platforms, vec!["linux/arm/v7"; depth]);
+    }
+    let error = registry.probe(&image, &wrap(&outer), soon()).await.unwrap_err();
+    assert!(error.to_string().contains("more than 3 deep"), "{error}");
+}
+
+#[tokio::test]
+async fn names_that_would_lead_elsewhere_are_refused() {
+    let fake = FakeRegistry::start().await;
+    let digest = fake.push_image(REPO, "v1", &[b"layer"]);
+    let registry = client(&fake);
+    assert!(registry.manifest(&name(&fake.host()), &digest, soon()).await.is_ok());
+    fake.clear_requests();
+    for repository in ["", "../../token", "team/../app", "team//app", "app?x=", "app#x", "app%2e"] {
+        let name = ImageName { registry: fake.host(), repository: repository.to_owned() };
+        let error = registry.manifest(&name, &digest, soon()).await.unwrap_err();
+        assert_eq!(kind(&error), "Malformed", "{repository}");
+    }
+    for host in ["", "user@example.com", "example.com/x", "a b"] {
+        let error = registry.manifest(&name(host), &digest, soon()).await.unwrap_err();
+        assert_eq!(kind(&error), "Malformed", "{host}");
+    }
+    let error = registry.resolve(&tagged(&fake.host(), "../blobs/x"), soon()).await.unwrap_err();
+    assert_eq!(kind(&error), "Malformed");
+    assert!(fake.requests().is_empty());
+    // Not listed in plain_http: spoken to by TLS, loopback or not, which the fake does not speak.
+    let strict = Registry::new(Settings { attempts: 1, ..settings(&[]) }).unwrap();
+    let error = strict.manifest(&name(&fake.host()), &digest, soon()).await.unwrap_err();
+    assert_eq!(kind(&error), "Unavailable", "{error}");
+    assert!(fake.requests().is_empty());
 }
 
 #[tokio::test]

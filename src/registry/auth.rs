@@ -18,9 +18,9 @@ use crate::model::{ImageName, limits};
 /// Authorizations kept at once, as a count.
 const KEPT: u64 = 4_096;
 /// How long a token lives whose issuer does not say (the token protocol's own default).
-const DEFAULT_LIFETIME: Duration = Duration::from_secs(60);
+const DEFAULT_LIFETIME: Duration = Duration::from_mins(1);
 /// How long a password is used before the configuration is read again, and the longest life of any token here.
-const LONGEST_LIFETIME: Duration = Duration::from_secs(300);
+const LONGEST_LIFETIME: Duration = Duration::from_mins(5);
 
 /// What a registry wants to see.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -60,7 +60,7 @@ struct Entry {
 }
 
 /// Where docker's configuration is: the setting, else docker's own rules. The flag says that it must be there.
-pub(super) fn location(setting: Option<&Path>) -> Option<(PathBuf, bool)> {
+fn location(setting: Option<&Path>) -> Option<(PathBuf, bool)> {
     if let Some(path) = setting {
         return Some((path.to_owned(), true));
     }
@@ -75,16 +75,23 @@ pub(super) fn location(setting: Option<&Path>) -> Option<(PathBuf, bool)> {
 /// # Errors
 /// A sentence about the file or the program; never with what they hold.
 pub(super) fn find(setting: Option<&Path>, name: &ImageName) -> Result<Option<Credential>, String> {
-    let Some((path, required)) = location(setting) else { return Ok(None) };
+    config(setting)?.find(name)
+}
+
+/// Whether the configuration can be read; runs no credential program.
+pub(super) fn check(setting: &Path) -> Result<(), String> {
+    config(Some(setting)).map(drop)
+}
+
+fn config(setting: Option<&Path>) -> Result<DockerConfig, String> {
+    let Some((path, required)) = location(setting) else { return Ok(DockerConfig::default()) };
     let text = match read(&path) {
         Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound && !required => return Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::NotFound && !required => return Ok(DockerConfig::default()),
         Err(error) => return Err(format!("cannot read {}: {error}", path.display())),
     };
     // serde_json's message could quote a secret, so only the place is told.
-    let config: DockerConfig = serde_json::from_str(&text)
-        .map_err(|error| format!("{} is not valid at line {}", path.display(), error.line()))?;
-    config.find(name)
+    serde_json::from_str(&text).map_err(|error| format!("{} is not valid at line {}", path.display(), error.line()))
 }
 
 fn read(path: &Path) -> io::Result<Zeroizing<String>> {

@@ -11,7 +11,7 @@ use tokio::sync::Semaphore;
 use super::{RegistryError, Settings, auth::Challenge};
 
 /// The longest pause that a registry can impose on requests other than the one it throttled.
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 
 /// One registry host.
 #[derive(Debug)]

@@ -130,8 +130,7 @@ impl Transport {
     pub(super) fn new(settings: Settings) -> Result<Self, RegistryError> {
         let unusable = |detail: String| RegistryError::unavailable("(settings)", detail);
         if let Some(path) = &settings.docker_config {
-            let nobody = ImageName { registry: "localhost".to_owned(), repository: "none".to_owned() };
-            credentials::find(Some(path), &nobody).map_err(|problem| unusable(format!("docker_config: {problem}")))?;
+            credentials::check(path).map_err(|problem| unusable(format!("docker_config: {problem}")))?;
         }
         let plain_http: Arc<HashSet<String>> = Arc::new(settings.plain_http.iter().cloned().collect());
         let mut builder = reqwest::Client::builder()
