@@ -120,6 +120,10 @@ pub enum Knob {
     RedirectBlobs(Option<String>),
     /// Accepts the next so many writes of a tag, and drops them (as a concurrent writer would).
     LoseTagWrites(usize),
+    /// Undoes the next write of a tag after so many reads of it (a concurrent writer who is late).
+    UndoTagWriteAfter(usize),
+    /// The token endpoint takes this refresh token by POST, and nothing else.
+    IdentityToken(String),
 }
 
 /// One request that the fake saw.
@@ -158,6 +162,10 @@ struct State {
     wrong_digest_header: bool,
     redirect: Option<String>,
     lose_tag_writes: usize,
+    undo_after: Option<usize>,
+    /// A tag, its digest before, and how many reads still see the digest written last.
+    undo: Option<((String, String), Option<String>, usize)>,
+    identity_token: Option<String>,
     down: bool,
 }
 
@@ -220,6 +228,9 @@ impl FakeRegistry {
             wrong_digest_header: false,
             redirect: None,
             lose_tag_writes: 0,
+            undo_after: None,
+            undo: None,
+            identity_token: None,
             down: false,
         }));
         let shared = Arc::clone(&state);
@@ -267,6 +278,8 @@ impl FakeRegistry {
             Knob::WrongDigestHeader(on) => state.wrong_digest_header = on,
             Knob::RedirectBlobs(host) => state.redirect = host,
             Knob::LoseTagWrites(times) => state.lose_tag_writes = times,
+            Knob::UndoTagWriteAfter(reads) => state.undo_after = Some(reads),
+            Knob::IdentityToken(token) => state.identity_token = Some(token),
         }
     }
 
@@ -413,7 +426,13 @@ impl State {
         Some(answer(401, &[("www-authenticate", &challenge)], error_json("UNAUTHORIZED")))
     }
 
-    fn token(&mut self, authorization: Option<&str>) -> Response {
+    fn token(&mut self, authorization: Option<&str>, form: &Bytes) -> Response {
+        if let Some(token) = &self.identity_token {
+            let form = String::from_utf8_lossy(form);
+            if !form.contains("grant_type=refresh_token") || !form.contains(&format!("refresh_token={token}")) {
+                return answer(401, &[], error_json("WRONG_TOKEN"));
+            }
+        }
         let Auth::Bearer { lifetime_seconds, account } = &self.auth else {
             return answer(404, &[], error_json("NO_TOKENS_HERE"));
         };
@@ -480,6 +499,19 @@ impl State {
     }
 
     fn read_manifest(&mut self, method: &Method, repo: &str, reference: &str) -> Response {
+        if let Some((tag, before, reads)) = &mut self.undo
+            && *tag == (repo.to_owned(), reference.to_owned())
+        {
+            if let Some(left) = reads.checked_sub(1) {
+                *reads = left;
+            } else {
+                match before {
+                    Some(digest) => self.tags.insert(tag.clone(), digest.clone()),
+                    None => self.tags.remove(tag),
+                };
+                self.undo = None;
+            }
+        }
         let Some((digest, media_type, mut bytes)) = self.find(repo, reference) else {
             return answer(404, &[], error_json("MANIFEST_UNKNOWN"));
         };
@@ -554,6 +586,10 @@ impl State {
         if tag.is_some() && self.lose_tag_writes > 0 {
             self.lose_tag_writes -= 1;
         } else {
+            if let (Some(tag), Some(reads)) = (tag, self.undo_after.take_if(|_| tag.is_some())) {
+                let tag = (repo.to_owned(), tag.to_owned());
+                self.undo = Some((tag.clone(), self.tags.get(&tag).cloned(), reads));
+            }
             self.store(repo, tag, media_type, bytes);
         }
         let location = format!("/v2/{repo}/manifests/{digest}");
@@ -583,7 +619,7 @@ impl State {
         let path = seen.path.split('?').next().unwrap();
         let authorization = seen.authorization.as_deref();
         if path == "/token" {
-            return self.token(authorization);
+            return self.token(authorization, bytes);
         }
         let Some(rest) = path.strip_prefix("/v2/") else { return answer(404, &[], "") };
         let (repo, kind, reference) = split(rest);

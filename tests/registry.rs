@@ -389,6 +389,29 @@ async fn credentials_are_found_by_host_and_longest_prefix() {
 }
 
 #[tokio::test]
+async fn an_identity_token_is_exchanged() {
+    let fake = FakeRegistry::start().await;
+    let digest = fake.push_image(REPO, "v1", &[b"layer"]);
+    fake.set(Knob::Tokens { lifetime_seconds: 60, account: None });
+    fake.set(Knob::IdentityToken("right".to_owned()));
+    let dir = tempfile::tempdir().unwrap();
+    for (token, passes) in [("right", true), ("wrong", false)] {
+        let auths = json!({fake.host(): {"identitytoken": token}});
+        let settings = Settings { docker_config: Some(docker_config(dir.path(), &auths)), ..settings(&[&fake.host()]) };
+        let result = Registry::new(settings).unwrap().manifest(&name(&fake.host()), &digest, soon()).await;
+        assert_eq!(result.is_ok(), passes, "{result:?}");
+    }
+}
+
+#[test]
+fn settings_have_defaults_and_know_no_other_fields() {
+    let parse = |text: &str| toml::from_str::<Settings>(text);
+    assert_eq!(parse("").unwrap(), Settings::default());
+    assert_eq!(parse("plain_http = ['localhost:5000']").unwrap().plain_http, ["localhost:5000"]);
+    assert!(parse("insecure = true").unwrap_err().to_string().contains("unknown field"));
+}
+
+#[tokio::test]
 async fn settings_that_cannot_be_used_are_refused_at_once() {
     let dir = tempfile::tempdir().unwrap();
     let (gone, text) = (dir.path().join("gone"), dir.path().join("text"));
@@ -592,6 +615,11 @@ async fn a_lost_update_of_the_fallback_tag_is_noticed_and_repeated() {
     fake.set(Knob::LoseTagWrites(2));
     registry.attach(&image, &subject, BUNDLE, SIGN, now(), soon()).await.unwrap();
     assert_eq!(registry.bundles(&image, &subject, soon()).await.unwrap(), [BUNDLE]);
+    for late in [0, 1] {
+        fake.set(Knob::UndoTagWriteAfter(late));
+        registry.attach(&image, &subject, &bundle(7 + late), SIGN, now(), soon()).await.unwrap();
+        assert_eq!(registry.bundles(&image, &subject, soon()).await.unwrap().len(), 2 + late, "undone after {late}");
+    }
     fake.set(Knob::LoseTagWrites(99));
     let error = registry.attach(&image, &subject, &bundle(1), SIGN, now(), in_ms(1_000)).await.unwrap_err();
     assert_eq!(kind(&error), "Deadline", "a bundle that nobody can find was not attached: {error}");

@@ -2,12 +2,13 @@
 //!
 //! Where the registry does not say that it processed the subject (`OCI-Subject`), or says so without having a
 //! referrers API, the client maintains the fallback tag: read the index, append, push. Registries have no conditional
-//! writes, so another writer can undo ours in between: one writer at a time per subject in this process, and a look
-//! after each write whether our entry is there, with a jittered repetition when it is not.
+//! writes, so another writer can undo ours in between: one writer at a time per subject in this process, and two looks
+//! after each write whether our entry is there, with a jittered repetition when it is not. That leaves a writer that
+//! dawdles between its read and its write for longer than we look; nothing on this side can help against that.
 
 use std::{
     hash::{DefaultHasher, Hash as _, Hasher as _},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -30,6 +31,8 @@ const EMPTY_TYPE: &str = "application/vnd.oci.empty.v1+json";
 const EMPTY: &[u8] = b"{}";
 /// Writes of a fallback tag before we give up, as a count; others then write faster than we can.
 const WRITES: u32 = 16;
+/// The longest time until the second look at a fallback tag.
+const LONGEST_LOOK: Duration = Duration::from_millis(500);
 /// Locks for subjects, as a count; two subjects may share one.
 const LOCKS: usize = 64;
 
@@ -153,20 +156,30 @@ impl Push<'_> {
         let Ok(_held) = lock else { return Err(RegistryError::Deadline { registry: registry.clone() }) };
         let tag = fallback_tag(self.subject);
         for attempt in 1..=WRITES {
+            let began = Instant::now();
             let Some(index) = self.with_entry(&tag, digest, &descriptor).await? else { return Ok(()) };
             self.put_manifest(&tag, OCI_INDEX, index.to_string().into()).await?;
             if self.with_entry(&tag, digest, &descriptor).await?.is_none() {
-                return Ok(());
+                // Somebody who read before our write may still write after our look. What took us this long takes
+                // them about as long, so a second look after twice the time sees them.
+                self.sleep((began.elapsed() * 2).min(LONGEST_LOOK)).await?;
+                if self.with_entry(&tag, digest, &descriptor).await?.is_none() {
+                    return Ok(());
+                }
             }
             tracing::debug!(name = %self.name, %tag, attempt, "another writer undid our entry in the fallback tag");
-            let pause = pause(attempt.min(4));
-            if Instant::now() + pause >= self.deadline {
-                return Err(RegistryError::Deadline { registry: registry.clone() });
-            }
-            tokio::time::sleep(pause).await;
+            self.sleep(pause(attempt.min(4))).await?;
         }
         let detail = format!("the tag {tag} loses what is written to it ({WRITES} times)");
         Err(RegistryError::unavailable(registry, detail))
+    }
+
+    async fn sleep(&self, time: Duration) -> Result<(), RegistryError> {
+        if Instant::now() + time >= self.deadline {
+            return Err(RegistryError::Deadline { registry: self.name.registry.clone() });
+        }
+        tokio::time::sleep(time).await;
+        Ok(())
     }
 
     /// The index at the tag with our entry added, everything else as it was; `None` when the entry is there.

@@ -365,10 +365,12 @@ fn redirects(plain_http: Arc<HashSet<String>>) -> redirect::Policy {
 
 fn is_permitted(url: &Url, plain_http: &HashSet<String>) -> bool {
     let Some(host) = url.host_str() else { return false };
-    let host = url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
     match url.scheme() {
         "https" => true,
-        "http" => plain_http.contains(&host),
+        "http" => match url.port() {
+            Some(port) => plain_http.contains(&format!("{host}:{port}")),
+            None => plain_http.contains(host) || plain_http.contains(&format!("{host}:80")),
+        },
         _ => false,
     }
 }
