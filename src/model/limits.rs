@@ -26,6 +26,8 @@ pub const MANIFEST: usize = 4 * 1024 * 1024;
 pub const REFERRERS: usize = 64;
 /// Pages followed in one referrers listing, as a count.
 pub const REFERRER_PAGES: usize = 16;
+/// Bundles read for one digest, together.
+pub const REFERRER_BYTES: usize = 64 * 1024 * 1024;
 /// Layers or platforms of one image, as a count.
 pub const IMAGE_PARTS: usize = 512;
 /// Images named by one workload, as a count.
