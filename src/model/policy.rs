@@ -23,10 +23,10 @@ mod vulnerability;
 use serde::{Deserialize, Serialize};
 
 pub use age::{Age, AgeError};
-pub(crate) use compile::SLSA_PROVENANCE_V0_2;
+pub(crate) use compile::{SLSA_PROVENANCE_V0_2, type_of_alias};
 pub use pattern::Globs;
 pub use rule::Rule;
-pub use signer::{SignerRule, Who, anchored};
+pub use signer::{SignerRule, Text, Who, anchored};
 pub use vulnerability::{Finding, Ignored, Scan, Severity, VulnerabilityLimits};
 
 use super::{digest::Digest, judge::Question, limits};
@@ -187,7 +187,7 @@ pub struct Signers {
     /// Who.
     pub any_of: Vec<SignerRule>,
     /// Predicate types that count as a signature.
-    pub accept: Vec<&'static str>,
+    pub accept: Vec<String>,
 }
 
 /// A statement that must be there, by one of these signers.
@@ -266,6 +266,16 @@ impl PolicySet {
         }
         let (no_match, policies) = compile::compile(document::read(yaml)?)?;
         Ok(Self { digest: Digest::of(yaml.as_bytes()), no_match, policies })
+    }
+
+    /// One policy for everything that wants one signer: what `verify` asks when it is given an identity or a key
+    /// rather than policies.
+    pub fn of_signer(signer: SignerRule, types: Vec<String>) -> Self {
+        let digest = Digest::of(format!("{signer:?} {types:?}").as_bytes());
+        let signers = Signers { threshold: 1, any_of: vec![signer], accept: types };
+        let require = Require { signers: Some(signers), ..Require::default() };
+        let policy = Policy { name: "given".to_owned(), mode: Mode::Enforce, scope: Scope::default(), require };
+        Self { digest, no_match: NoMatch::Deny, policies: vec![policy] }
     }
 
     /// The digest of the text.

@@ -48,7 +48,7 @@ pub(super) fn check(case: &Case<'_>, wanted: &Approvals) -> Option<Finding> {
     let mut message = format!("{have} of {} approvals for {environment} by {}", wanted.count, names(&wanted.approvers));
     if meant_live.len() > live.len() {
         let own = meant_live.iter().copied().filter(|one| !apart(one));
-        message.push_str(&format!("; {} signed the provenance and cannot approve it", signers(own)));
+        message = format!("{message}; {} signed the provenance and cannot approve it", signers(own));
     }
     let remedy = format!("run countersign approve for {} in {environment}", case.question.digest);
     let reason = case.reason(Code::ApprovalMissing, message, remedy).with_evidence(entries(live));

@@ -7,7 +7,7 @@ use super::{
     standing::{Case, Finding, Sorted, newest, signers},
 };
 use crate::model::{
-    Reason, Verified,
+    ImageRef, Reason, Verified,
     policy::{SignerRule, Signers},
     verdict::Code,
 };
@@ -70,7 +70,7 @@ fn absent(case: &Case<'_>, wanted: &Signers, sorted: &Sorted<'_>) -> Reason {
         );
     }
     if let Some((other, at)) = &case.evidence.signed_under_tag {
-        let tag = case.question.image.and_then(|image| image.tagged_name()).unwrap_or_else(|| "the tag".to_owned());
+        let tag = case.question.image.and_then(ImageRef::tagged_name).unwrap_or_else(|| "the tag".to_owned());
         return case
             .reason(
                 Code::TagMoved,

@@ -145,9 +145,6 @@ pub(super) fn signers<'a>(statements: impl IntoIterator<Item = &'a Verified>) ->
     const SHOWN: usize = 5;
     let all: BTreeSet<String> = statements.into_iter().map(|one| signer(one.signer())).collect();
     let more = all.len().saturating_sub(SHOWN);
-    let mut text = all.into_iter().take(SHOWN).collect::<Vec<_>>().join(", ");
-    if more > 0 {
-        text.push_str(&format!(" and {more} more"));
-    }
-    text
+    let text = all.into_iter().take(SHOWN).collect::<Vec<_>>().join(", ");
+    if more > 0 { format!("{text} and {more} more") } else { text }
 }

@@ -1,14 +1,14 @@
 //! From the YAML as written to policies that make sense.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt::Display};
 
 use jiff::Timestamp;
 use sigstore_types::DerPublicKey;
 
 use super::{
     API_VERSION, Age, Approvals, Check, Dimensions, Globs, Ignored, NoMatch, Policy, PolicyError, Predicate,
-    Provenance, Require, Rule, Scope, Severity, SignerRule, Signers, Vsa, VulnerabilityLimits, Who, anchored, document,
-    signer::Text,
+    Provenance, Require, Rule, Scope, Severity, SignerRule, Signers, Text, Vsa, VulnerabilityLimits, Who,
+    document,
 };
 use crate::model::{Digest, limits, predicate};
 
@@ -72,11 +72,11 @@ struct Place<'a> {
 }
 
 impl Place<'_> {
-    fn invalid(self, path: impl Into<String>, problem: impl ToString) -> PolicyError {
+    fn invalid(self, path: impl Into<String>, problem: impl Display) -> PolicyError {
         PolicyError::Invalid {
             policy: self.policy.chars().take(64).collect(),
             path: path.into(),
-            problem: problem.to_string(),
+            problem: format!("{problem}"),
         }
     }
 
@@ -167,18 +167,8 @@ impl Place<'_> {
     }
 
     fn who(self, path: &str, signer: &document::Signer) -> Result<Option<Who>, PolicyError> {
-        let text = |name: &str, exact: &Option<String>, pattern: &Option<String>| match (exact, pattern) {
-            (Some(exact), None) if !exact.is_empty() && exact.len() <= limits::URI => {
-                Ok(Some(Text::Exact(exact.clone())))
-            }
-            (Some(_), None) => Err(self.invalid(format!("{path}.{name}"), "must be 1 to 1024 characters")),
-            (None, Some(pattern)) => anchored(pattern)
-                .map(|pattern| Some(Text::Pattern(pattern)))
-                .map_err(|problem| self.invalid(format!("{path}.{name}Regexp"), problem)),
-            (None, None) => Ok(None),
-            (Some(_), Some(_)) => {
-                Err(self.invalid(format!("{path}.{name}"), format!("give {name} or {name}Regexp, not both")))
-            }
+        let text = |name: &str, exact: &Option<String>, pattern: &Option<String>| {
+            Text::of(name, exact.as_deref(), pattern.as_deref()).map_err(|problem| self.invalid(path, problem))
         };
         let issuer = text("issuer", &signer.issuer, &signer.issuer_regexp)?;
         let subject = text("subject", &signer.subject, &signer.subject_regexp)?;
@@ -253,12 +243,12 @@ impl Place<'_> {
         let mut types = Vec::new();
         for kind in accept {
             match kind {
-                document::Accept::Sign => types.push(predicate::SIGN),
-                document::Accept::Provenance => types.push(predicate::SLSA_PROVENANCE),
+                document::Accept::Sign => types.push(predicate::SIGN.to_owned()),
+                document::Accept::Provenance => types.push(predicate::SLSA_PROVENANCE.to_owned()),
             }
         }
         if types.is_empty() {
-            types.push(predicate::SIGN);
+            types.push(predicate::SIGN.to_owned());
         }
         Ok(Signers { threshold, any_of, accept: types })
     }
@@ -316,7 +306,7 @@ impl Place<'_> {
         }
         self.joined(
             path,
-            written.predicate_type.as_deref(),
+            written.kind.as_deref(),
             checks,
             Predicate { types: Vec::new(), signers, max_age, check: Check::Present },
         )
@@ -450,8 +440,8 @@ impl Place<'_> {
     }
 }
 
-/// The types that cosign's users know by a short name, and ours.
-fn type_of_alias(text: &str) -> &str {
+/// The type that a short name stands for (cosign's names, and ours); anything else is returned as it is.
+pub(crate) fn type_of_alias(text: &str) -> &str {
     match text {
         "sign" => predicate::SIGN,
         "slsaprovenance1" | "provenance" => predicate::SLSA_PROVENANCE,

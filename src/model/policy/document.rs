@@ -88,7 +88,7 @@ pub(super) struct Signer {
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(super) struct Predicate {
     #[serde(rename = "type")]
-    pub predicate_type: Option<String>,
+    pub kind: Option<String>,
     pub signers: Option<Vec<String>>,
     pub max_age: Option<String>,
     pub provenance: Option<Provenance>,

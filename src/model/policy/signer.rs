@@ -16,7 +16,7 @@ pub struct SignerRule {
 /// Who a [`SignerRule`] is.
 #[derive(Debug, Clone)]
 pub enum Who {
-    /// Whoever holds this key; the digest of its SubjectPublicKeyInfo DER.
+    /// Whoever holds this key; the digest of its `SubjectPublicKeyInfo` DER.
     Key(Digest),
     /// Whoever has a certificate for such an identity.
     Identity {
@@ -50,6 +50,24 @@ impl SignerRule {
 }
 
 impl Text {
+    /// What was given for `name`: an exact text, a pattern, or neither.
+    ///
+    /// # Errors
+    /// A sentence for people.
+    pub fn of(name: &str, exact: Option<&str>, pattern: Option<&str>) -> Result<Option<Self>, String> {
+        match (exact, pattern) {
+            (Some(exact), None) if !exact.is_empty() && exact.len() <= limits::URI => {
+                Ok(Some(Self::Exact(exact.to_owned())))
+            }
+            (Some(_), None) => Err(format!("{name} must have 1 to {} characters", limits::URI)),
+            (None, Some(pattern)) => anchored(pattern)
+                .map(|pattern| Some(Self::Pattern(pattern)))
+                .map_err(|why| format!("{name}Regexp: {why}")),
+            (None, None) => Ok(None),
+            (Some(_), Some(_)) => Err(format!("give {name} or {name}Regexp, not both")),
+        }
+    }
+
     /// Whether the whole text matches.
     pub fn matches(&self, text: &str) -> bool {
         match self {
