@@ -50,6 +50,22 @@ pub struct Verified {
 }
 
 impl Verified {
+    /// Makes evidence out of nothing: **no signature, certificate, timestamp, log entry or subject is checked**.
+    ///
+    /// For tests, and for `countersign policy test`, which asks what a policy would say if this were proven. Never
+    /// on a path that a decision about a real artifact takes.
+    #[doc(hidden)]
+    pub fn assume_unsafe(
+        statement: Statement,
+        signer: Signer,
+        key: Digest,
+        signed_at: Option<Timestamp>,
+        log: Option<LogRef>,
+    ) -> Self {
+        let bundle = Digest::of(&statement.to_json());
+        Self { statement, signer, key, signed_at, log, bundle, root: Digest::of(b"assumed") }
+    }
+
     /// What was said.
     pub fn statement(&self) -> &Statement {
         &self.statement
