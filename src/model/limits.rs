@@ -40,3 +40,5 @@ pub const TEXT: usize = 4_096;
 pub const DOCUMENT: usize = 1024 * 1024;
 /// Log entries read as evidence about one digest, newest first, as a count.
 pub const EVIDENCE: usize = 256;
+/// Objects in one manifest, as a count.
+pub const OBJECTS: usize = 256;
