@@ -296,7 +296,8 @@ impl Admission {
             Ok(uses) => uses,
             Err(error) => return self.unreadable(&error),
         };
-        if review.operation == Operation::Update && is_unchanged(review, &uses) {
+        let uses = if review.operation == Operation::Update { brought_in(review, uses) } else { uses };
+        if uses.is_empty() {
             return self.pass(Passed::Unchanged);
         }
         let place = Place::of(review);
@@ -442,11 +443,19 @@ impl Admission {
     }
 }
 
-/// Whether an update brings in no image that the object did not have.
-fn is_unchanged(review: &Review, uses: &[ImageUse]) -> bool {
-    let Ok(before) = object::images(&review.kind, &review.old_object) else { return false };
+/// The images that an update must answer for: none, if it brings in none that the object did not have. Of a pod, which
+/// runs already, those that are new (a debugger must get in beside an image that was revoked since); of a template,
+/// all, as all of them will start again.
+fn brought_in(review: &Review, uses: Vec<ImageUse>) -> Vec<ImageUse> {
+    let before = object::images(&review.kind, &review.old_object).unwrap_or_default();
     let before: BTreeSet<&str> = before.iter().map(|one| one.image.as_str()).collect();
-    uses.iter().all(|one| before.contains(one.image.as_str()))
+    let is_new = |one: &ImageUse| !before.contains(one.image.as_str());
+    let is_running = review.kind.is("", "Pod");
+    if uses.iter().any(is_new) {
+        uses.into_iter().filter(|one| !is_running || is_new(one)).collect()
+    } else {
+        Vec::new()
+    }
 }
 
 fn object_name(object: &Value) -> &str {
