@@ -124,9 +124,10 @@ fn parts(world: World) -> (Parts, Arc<Asked>) {
             asked.gathered.fetch_add(1, Ordering::SeqCst);
             let mut evidence = Evidence::new(digest);
             evidence.sources.push((Source::Log, SourceOutcome::Complete(now)));
-            let ended = match world.is_down {
-                true => SourceOutcome::Unavailable("connection refused".to_owned()),
-                false => SourceOutcome::Complete(now),
+            let ended = if world.is_down {
+                SourceOutcome::Unavailable("connection refused".to_owned())
+            } else {
+                SourceOutcome::Complete(now)
             };
             evidence.sources.push((Source::Registry, ended));
             Ok(evidence)
@@ -362,7 +363,7 @@ fn bad_manifests_are_refused_by_name() {
     ];
     for (text, expected) in cases {
         let error = manifest::parse(text.as_bytes()).unwrap_err().to_string();
-        assert!(error.contains(expected), "{error} for {:.60}", text);
+        assert!(error.contains(expected), "{error} for {text:.60}");
     }
     let long = vec![b' '; limits::DOCUMENT + 1];
     assert!(manifest::parse(&long).unwrap_err().to_string().contains("the limit is"));
@@ -412,7 +413,7 @@ async fn each_no_has_its_own_reason_and_class() {
         (image("bare"), Decision::Deny, Class::NoEvidence, Code::SignatureMissing),
         (image("gone"), Decision::Deny, Class::Denied, Code::ImageNotFound),
         (image("revoked"), Decision::Deny, Class::Denied, Code::ArtifactRevoked),
-        ("UPPER/case".to_owned(), Decision::Deny, Class::Denied, Code::MalformedObject),
+        ("registry.example/Upper:1".to_owned(), Decision::Deny, Class::Denied, Code::MalformedObject),
         (format!("a@sha512:{}", "0".repeat(128)), Decision::Deny, Class::Denied, Code::MalformedObject),
     ];
     for (image, decision, class, code) in cases {
@@ -968,7 +969,7 @@ async fn a_dry_run_over_http_writes_nothing() {
 
 #[tokio::test]
 async fn warnings_are_cut_and_counted() {
-    let names: Vec<String> = (0..40).map(|i| format!("registry.example/team/{}{i}:1", "x".repeat(300))).collect();
+    let names: Vec<String> = (0..40).map(|i| format!("registry.example/team/{}{i}:1", "x".repeat(200))).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let warn = World { mode: Some(Mode::Warn), ..world() };
     let (_, response) = post(warn, "/validate", review_json(&pod(&names)).to_string()).await;

@@ -55,7 +55,13 @@ fn documents(bytes: &[u8]) -> Result<Vec<Value>, ManifestError> {
         }
     }
     let text = str::from_utf8(bytes).map_err(|source| ManifestError::Syntax(source.to_string()))?;
-    serde_saphyr::from_multiple(text).map_err(|source| ManifestError::Syntax(source.to_string()))
+    let options = serde_saphyr::options! { with_snippet: false };
+    serde_saphyr::from_multiple_with_options(text, options).map_err(|source| match source {
+        serde_saphyr::Error::Budget { breach: serde_saphyr::budget::BudgetBreach::Depth { .. }, .. } => {
+            ManifestError::TooDeep
+        }
+        _ => ManifestError::Syntax(source.to_string()),
+    })
 }
 
 fn unroll(document: Value, number: usize, objects: &mut Vec<Value>) -> Result<(), ManifestError> {

@@ -115,20 +115,16 @@ pub fn images(kind: &Kind, object: &Value) -> Result<Vec<ImageUse>, ObjectError>
     Ok(found)
 }
 
+/// An item of a list, with its pointer.
+type Item<'a> = (String, &'a Map<String, Value>);
+
 /// The objects of a list field, each with its pointer; none when the field is absent.
-fn items<'a>(
-    spec: &'a Map<String, Value>,
-    root: &str,
-    field: &str,
-) -> Result<Vec<(String, &'a Map<String, Value>)>, ObjectError> {
+fn items<'a>(spec: &'a Map<String, Value>, root: &str, field: &str) -> Result<Vec<Item<'a>>, ObjectError> {
     let here = format!("{root}/{field}");
     let list = match spec.get(field) {
         None | Some(Value::Null) => return Ok(Vec::new()),
         Some(list) => list.as_array().ok_or_else(|| wrong(&here, "a list"))?,
     };
-    if list.len() > limits::IMAGES {
-        return Err(ObjectError::TooMany);
-    }
     list.iter()
         .enumerate()
         .map(|(index, item)| {
@@ -183,7 +179,7 @@ pub fn service(object: &Value) -> Option<String> {
     (!name.is_empty() && name.len() <= limits::NAME).then_some(name)
 }
 
-/// The controller's name, without the hash that a Deployment gives its ReplicaSets and the minute that a CronJob
+/// The controller's name, without the hash that a Deployment gives its replica sets and the minute that a cron job
 /// gives its Jobs.
 fn owner(object: &Value) -> Option<String> {
     let owners = object.pointer("/metadata/ownerReferences")?.as_array()?;

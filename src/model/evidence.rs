@@ -1,7 +1,5 @@
 //! What is known about one digest, and how completely we could look.
 
-use std::sync::Arc;
-
 use jiff::Timestamp;
 
 use super::{
@@ -48,7 +46,7 @@ pub struct Evidence {
     /// The digest all of this is about.
     pub digest: Digest,
     /// What was proven, oldest first, each statement once.
-    pub statements: Vec<Arc<Verified>>,
+    pub statements: Vec<Verified>,
     /// What was found and does not verify.
     pub rejected: Vec<Rejected>,
     /// Each source that was asked, and how that ended.
@@ -74,8 +72,8 @@ impl Evidence {
 
     /// The proven statements of a predicate type, oldest first.
     pub fn of_type<'a>(&'a self, predicate_type: &'a str) -> impl Iterator<Item = &'a Verified> {
-        self.statements.iter().map(AsRef::as_ref).filter(move |verified: &&Verified| {
-            super::predicate::matches(predicate_type, verified.statement().predicate_type())
-        })
+        self.statements
+            .iter()
+            .filter(move |verified| super::predicate::matches(predicate_type, verified.statement().predicate_type()))
     }
 }

@@ -41,7 +41,7 @@ pub(super) fn of(uid: &str, outcome: &Outcome) -> Value {
     let annotations: Map<String, Value> =
         outcome.audit.iter().map(|(key, value)| ((*key).to_owned(), cut(value, ANNOTATION, false).into())).collect();
     response.insert("auditAnnotations".to_owned(), annotations.into());
-    review(response.into())
+    review(response)
 }
 
 /// The answer to what could not be read.
@@ -50,8 +50,8 @@ pub(super) fn malformed(uid: &str, error: &Malformed) -> Value {
     review(json!({ "uid": uid, "allowed": false, "status": status(400, &cut(&message, MESSAGE, false)) }))
 }
 
-fn review(response: Value) -> Value {
-    json!({ "apiVersion": API_VERSION, "kind": KIND, "response": response })
+fn review(response: impl Into<Value>) -> Value {
+    json!({ "apiVersion": API_VERSION, "kind": KIND, "response": response.into() })
 }
 
 fn status(code: u16, message: &str) -> Value {
