@@ -1,5 +1,7 @@
 //! What is known about one digest, and how completely we could look.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 
 use super::{
@@ -46,7 +48,7 @@ pub struct Evidence {
     /// The digest all of this is about.
     pub digest: Digest,
     /// What was proven, oldest first, each statement once.
-    pub statements: Vec<Verified>,
+    pub statements: Vec<Arc<Verified>>,
     /// What was found and does not verify.
     pub rejected: Vec<Rejected>,
     /// Each source that was asked, and how that ended.
@@ -74,6 +76,7 @@ impl Evidence {
     pub fn of_type<'a>(&'a self, predicate_type: &'a str) -> impl Iterator<Item = &'a Verified> {
         self.statements
             .iter()
-            .filter(move |verified| super::predicate::matches(predicate_type, verified.statement().predicate_type()))
+            .map(AsRef::as_ref)
+            .filter(move |verified: &&Verified| super::predicate::matches(predicate_type, verified.statement().predicate_type()))
     }
 }
