@@ -380,7 +380,7 @@ impl Admission {
                     images: refused().map(|image| (image.image.clone(), image.digest)).collect(),
                     expires: now.checked_add(lasts).unwrap_or(now),
                 };
-                if !review.dry_run {
+                if !review.dry_run && review.phase.records() {
                     self.record_glass(&glass, now, deadline).await;
                 }
                 conclude::with_glass(outcome, glass)

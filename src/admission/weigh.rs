@@ -130,7 +130,7 @@ fn ask(parts: &Parts, place: &Place, image: &ImageRef, evidence: &Evidence, now:
 
 /// What to say of an image that never got as far as evidence. The judge is still asked, with evidence that has a gap:
 /// it knows the mode of the policies that speak about the image, and whether any speaks at all. Where none does and
-/// that is an allow, there is nothing that we could not tell.
+/// that is an allow, the image is not ours to refuse.
 fn without_digest(
     parts: &Parts,
     place: &Place,
@@ -141,10 +141,13 @@ fn without_digest(
 ) -> Weighed {
     let mut evidence = Evidence::new(image.digest.unwrap_or(Digest::from_bytes([0; 32])));
     evidence.sources.push((Source::Registry, SourceOutcome::Unavailable(reason.message.clone())));
-    let Judgement { verdict, mode } = ask(parts, place, image, &evidence, now);
+    let judgement = ask(parts, place, image, &evidence, now);
+    let (verdict, mode) = (judgement.verdict, judgement.mode);
     let is_nobodys = verdict.decision == Decision::Allow && verdict.policies.is_empty();
-    let verdict = if is_nobodys && decision == Decision::Unknown {
-        Verdict { warnings: vec![reason], ..verdict }
+    let verdict = if is_nobodys {
+        let mut verdict = verdict;
+        verdict.warnings.push(reason);
+        verdict
     } else {
         Verdict { decision, reasons: vec![reason], warnings: Vec::new(), policies: verdict.policies }
     };
