@@ -5,17 +5,20 @@
 //! memory, in the process that gave them: after a restart the person repeats the annotation.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Mutex, PoisonError},
 };
 
 use jiff::Timestamp;
+use serde_json::json;
 
 use super::{Judged, Review, User, object::annotation, settings::BreakGlassSettings};
-use crate::model::{Digest, limits};
+use crate::model::{Digest, Statement, StatementError, Subject, limits};
 
 /// The annotation; its value is the reason.
 pub const ANNOTATION: &str = "countersign.dev/break-glass";
+/// The predicate type of the statement that records a broken glass (ours).
+pub const PREDICATE_TYPE: &str = "https://countersign.dev/attestation/break-glass/v0.1";
 /// Grants kept at a time, as a count.
 const MOST: usize = 4_096;
 
@@ -32,6 +35,29 @@ pub struct BreakGlass {
     pub images: Vec<(String, Option<Digest>)>,
     /// Until when the same images may follow.
     pub expires: Timestamp,
+}
+
+impl BreakGlass {
+    /// The statement that goes into the log. Its subjects are the images whose digest is known; what was overridden,
+    /// the policies by their digest, is one as well, so that there always is a subject.
+    pub fn statement(&self, policy: Digest) -> Result<Statement, StatementError> {
+        let known = self.images.iter().filter_map(|(name, digest)| Some((name.clone(), (*digest)?)));
+        let mut seen = BTreeSet::new();
+        let subjects = known
+            .chain([("policies".to_owned(), policy)])
+            .filter(|(_, digest)| seen.insert(*digest))
+            .map(|(name, digest)| Subject { name, digest })
+            .collect();
+        let images: Vec<&str> = self.images.iter().map(|(image, _)| image.as_str()).collect();
+        let predicate = json!({
+            "user": self.user,
+            "reason": self.reason,
+            "namespace": self.namespace,
+            "images": images,
+            "expires": self.expires,
+        });
+        Statement::new(subjects, PREDICATE_TYPE, predicate)
+    }
 }
 
 /// What an annotation came to.
