@@ -66,3 +66,5 @@ pub const RULE_STATEMENTS: usize = 256;
 pub const RULE_VALUES: usize = 20_000;
 /// How far a time in evidence may lie in the future before it no longer counts, in seconds.
 pub const CLOCK_SKEW_S: i64 = 300;
+/// Objects in one manifest, as a count.
+pub const OBJECTS: usize = 256;
