@@ -17,6 +17,7 @@ use tempfile::NamedTempFile;
 
 mod mutual_tls;
 mod private_ca;
+mod strangers;
 
 use crate::issuer::{AUDIENCE, Behaviour, Issuer, Key};
 
