@@ -133,27 +133,12 @@ impl Transport {
             credentials::check(path).map_err(|problem| unusable(format!("docker_config: {problem}")))?;
         }
         let plain_http: Arc<HashSet<String>> = Arc::new(settings.plain_http.iter().cloned().collect());
-        let mut builder = reqwest::Client::builder()
-            .user_agent(concat!("countersign/", env!("CARGO_PKG_VERSION")))
-            .redirect(redirects(Arc::clone(&plain_http)))
-            .referer(false)
-            .connect_timeout(Duration::from_millis(settings.connect_timeout_ms))
-            .read_timeout(Duration::from_millis(settings.read_timeout_ms));
-        if let Some(path) = &settings.ca_file {
-            let pem = std::fs::read(path)
-                .map_err(|error| unusable(format!("ca_file: cannot read {}: {error}", path.display())))?;
-            let certificates = reqwest::Certificate::from_pem_bundle(&pem)
-                .map_err(|error| unusable(format!("ca_file: {} is not PEM: {error}", path.display())))?;
-            if certificates.is_empty() {
-                return Err(unusable(format!("ca_file: {} holds no certificate", path.display())));
-            }
-            builder = builder.tls_certs_merge(certificates);
-        }
-        let client = builder.build().map_err(|error| unusable(chain(&error)))?;
+        let client = client(&settings, &plain_http).map_err(unusable)?;
         let tokens = Tokens::new(settings.docker_config.clone());
         Ok(Self { client, plain_http, hosts: Cache::new(HOSTS), tokens, settings })
     }
 
+    /// The pool, for requests to token services.
     pub(super) fn client(&self) -> &reqwest::Client {
         &self.client
     }
@@ -349,6 +334,33 @@ impl Transport {
         host.answered(status.as_u16());
         Ok(Answer { status, headers, body: body.into() })
     }
+}
+
+/// The pool of connections. Trusts the system's certificate authorities and those of `ca_file`; on a system that has
+/// none it trusts nobody, so that registries in plain HTTP still work there.
+fn client(settings: &Settings, plain_http: &Arc<HashSet<String>>) -> Result<reqwest::Client, String> {
+    let builder = || {
+        reqwest::Client::builder()
+            .user_agent(concat!("countersign/", env!("CARGO_PKG_VERSION")))
+            .redirect(redirects(Arc::clone(plain_http)))
+            .referer(false)
+            .connect_timeout(Duration::from_millis(settings.connect_timeout_ms))
+            .read_timeout(Duration::from_millis(settings.read_timeout_ms))
+    };
+    let Some(path) = &settings.ca_file else {
+        return builder().build().or_else(|error| {
+            let cause = chain(&error);
+            tracing::warn!(cause, "registries over TLS will be refused: install ca-certificates, or set ca_file");
+            builder().tls_certs_only([]).build().map_err(|error| chain(&error))
+        });
+    };
+    let pem = std::fs::read(path).map_err(|error| format!("ca_file: cannot read {}: {error}", path.display()))?;
+    let certificates = reqwest::Certificate::from_pem_bundle(&pem)
+        .map_err(|error| format!("ca_file: {} is not PEM: {error}", path.display()))?;
+    if certificates.is_empty() {
+        return Err(format!("ca_file: {} holds no certificate", path.display()));
+    }
+    builder().tls_certs_merge(certificates).build().map_err(|error| chain(&error))
 }
 
 fn redirects(plain_http: Arc<HashSet<String>>) -> redirect::Policy {
