@@ -82,7 +82,14 @@ fn evaluate(case: &Case<'_>, rule: &Rule, statements: &[&Verified]) -> Result<bo
     let mut variables = vec![
         ("image", image),
         ("digest", question.digest.to_string().into()),
-        ("namespace", optional(question.namespace)),
+        (
+            "request",
+            object([
+                ("namespace", optional(question.namespace)),
+                ("environment", optional(question.environment)),
+                ("service", optional(question.service)),
+            ]),
+        ),
         ("environment", optional(question.environment)),
         ("service", optional(question.service)),
         ("now", time(question.now)?),

@@ -1,8 +1,8 @@
 //! CEL expressions: the rest, what the built-in checks do not say.
 //!
-//! Variables: `image` {`name`, `tag`, `digest`, `registry`, `repository`} or null, `digest`, `namespace`,
-//! `environment`, `service` (strings, null when the question does not state them), `now` (timestamp), `attestations`
-//! and `provenance` (the newest one, or null). An attestation is {`predicateType`, `predicate`, `signer` {`subject`,
+//! Variables: `image` {`name`, `tag`, `digest`, `registry`, `repository`} or null, `digest`, `environment` and
+//! `service` (null when the question does not state them), `request` {`namespace`, `environment`, `service`} (CEL
+//! reserves the word `namespace` for itself, except behind a dot), `now` (timestamp), `attestations` and `provenance` (the newest one, or null). An attestation is {`predicateType`, `predicate`, `signer` {`subject`,
 //! `issuer`} or {`key`}, `signedAt` (timestamp or null), `logIndex` (int or null)}. Only statements by signers whom
 //! the policy names are shown.
 //!
@@ -28,7 +28,7 @@ use cel::{
 use crate::model::limits;
 
 const VARIABLES: [&str; 8] =
-    ["image", "digest", "namespace", "environment", "service", "now", "attestations", "provenance"];
+    ["image", "digest", "request", "environment", "service", "now", "attestations", "provenance"];
 const TYPES: [&str; 10] =
     ["bool", "bytes", "double", "duration", "int", "list", "map", "null_type", "string", "timestamp"];
 const FUNCTIONS: [&str; 29] = [

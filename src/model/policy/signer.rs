@@ -62,7 +62,7 @@ impl Text {
             (Some(_), None) => Err(format!("{name} must have 1 to {} characters", limits::URI)),
             (None, Some(pattern)) => anchored(pattern)
                 .map(|pattern| Some(Self::Pattern(pattern)))
-                .map_err(|why| format!("{name}Regexp: {why}")),
+                .map_err(|why| format!("{name}, as a regular expression: {why}")),
             (None, None) => Ok(None),
             (Some(_), Some(_)) => Err(format!("give {name} or {name}Regexp, not both")),
         }
