@@ -101,8 +101,7 @@ fn deployment(review: &Review, outcome: &Outcome) -> Option<Deployment> {
     if !(is_workload || is_pod) || object::is_owned(&review.object) {
         return None;
     }
-    let mut uses: Vec<_> = outcome.images.iter().flat_map(|image| image.uses.iter().cloned()).collect();
-    uses.sort_by_key(|one| position(&one.pointer));
+    let uses = object::images(&review.kind, &review.object).ok()?;
     let main = object::main_image(&review.kind, &review.object, &uses)?;
     let judged = outcome.images.iter().find(|image| image.image == main.image)?;
     Some(Deployment {
@@ -113,9 +112,4 @@ fn deployment(review: &Review, outcome: &Outcome) -> Option<Deployment> {
         status: "admitted".to_owned(),
         deployed_by: review.user.name.clone(),
     })
-}
-
-/// The place in its list, so that the first container stays the first.
-fn position(pointer: &str) -> usize {
-    pointer.rsplit('/').nth(1).and_then(|index| index.parse().ok()).unwrap_or(usize::MAX)
 }

@@ -84,8 +84,8 @@ fn read(args: &Args) -> anyhow::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// What would happen decides: an object in mode `warn` is admitted, whatever the judge says of it.
-fn exit_code(answer: &v1::AdmitResponse) -> u8 {
+/// 0: all admitted, 1: one denied, 2: one could not be decided. What would happen decides: an object in mode `warn` is admitted, whatever the judge says of it.
+pub fn exit_code(answer: &v1::AdmitResponse) -> u8 {
     let refused = answer.objects.iter().filter(|object| !object.allowed);
     let decisions = refused.map(|object| match object.decision() {
         v1::Decision::Unknown => Decision::Unknown,
@@ -133,7 +133,8 @@ pub fn text(answer: &v1::AdmitResponse) -> String {
         }
     }
     lines.push(String::new());
-    lines.join("\n")
+    // Names and messages come from manifests and registries: no escape sequence reaches the terminal.
+    lines.join("\n").chars().map(|c| if c.is_control() && c != '\n' { '\u{fffd}' } else { c }).collect()
 }
 
 /// The answer for machines.

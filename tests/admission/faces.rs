@@ -160,3 +160,43 @@ fn the_webhook_configuration_covers_every_kind_that_is_judged() {
     let settings: Settings = config["admission"].clone().try_into().unwrap();
     assert_eq!(settings.exempt_namespaces, Settings::default().exempt_namespaces);
 }
+
+#[test]
+fn the_exit_code_says_what_would_happen() {
+    let object = |allowed, decision: v1::Decision| v1::AdmittedObject {
+        allowed,
+        decision: decision.into(),
+        ..v1::AdmittedObject::default()
+    };
+    let (allow, warned) = (object(true, v1::Decision::Allow), object(true, v1::Decision::Deny));
+    let (deny, unknown) = (object(false, v1::Decision::Deny), object(false, v1::Decision::Unknown));
+    for (objects, expected) in [
+        (vec![allow.clone(), warned], 0),
+        (vec![allow.clone(), unknown.clone()], 2),
+        (vec![unknown, deny.clone()], 1),
+        (vec![deny, allow], 1),
+    ] {
+        let answer = v1::AdmitResponse { objects, ..v1::AdmitResponse::default() };
+        assert_eq!(cli::admit::exit_code(&answer), expected);
+    }
+}
+
+#[test]
+fn no_escape_sequence_reaches_the_terminal() {
+    let object = v1::AdmittedObject { name: "a\u{1b}[2Jb".to_owned(), ..v1::AdmittedObject::default() };
+    let text = cli::admit::text(&v1::AdmitResponse { objects: vec![object], ..v1::AdmitResponse::default() });
+    assert!(text.contains("a\u{fffd}[2Jb"), "{text:?}");
+}
+
+#[test]
+fn the_flags_fit_together() {
+    #[derive(Debug, clap::Parser)]
+    struct Shell {
+        #[command(flatten)]
+        args: cli::admit::Args,
+    }
+    <Shell as clap::CommandFactory>::command().debug_assert();
+    let parse = |line: &str| <Shell as clap::Parser>::try_parse_from(line.split(' '));
+    assert!(parse("admit -f - -n shop --as alice --as-group sre --as-group dev --mutate").is_ok());
+    assert!(parse("admit -n shop").is_err(), "a manifest is required");
+}

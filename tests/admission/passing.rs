@@ -235,3 +235,16 @@ fn a_broken_glass_is_a_statement_about_the_images_and_the_policies() {
     assert_eq!((statement.subjects().len(), &statement.predicate()["reason"]), (2, &json!("incident 7")));
     assert_eq!(glass(vec![(image("gone"), None)]).statement(digest("policies")).unwrap().subjects().len(), 1);
 }
+
+#[tokio::test]
+async fn a_changed_side_car_is_not_taken_for_the_service() {
+    let old = pod(&[&pinned("signed"), &pinned("bare")]);
+    let (door, asked) = door(world(), Settings::default());
+    let side_car = update(old.clone(), pod(&[&pinned("signed"), &pinned("attached")]));
+    assert!(door.review(&side_car, now(), soon()).await.allowed);
+    door.settle().await;
+    assert_eq!(asked.recorded.lock().unwrap().len(), 0);
+    assert!(door.review(&update(old, pod(&[&pinned("attached"), &pinned("bare")])), now(), soon()).await.allowed);
+    door.settle().await;
+    assert_eq!(asked.recorded.lock().unwrap()[0].digest, digest("team/attached"));
+}

@@ -1,6 +1,9 @@
 //! The webhook: reviews in, reviews out, whatever comes in.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Instant,
+};
 
 use axum::{
     body::{Body, to_bytes},
@@ -277,4 +280,28 @@ fn pointers(value: &Value, here: String) -> Vec<String> {
     let mut all = vec![here];
     all.extend(below.into_iter().flat_map(|(pointer, value)| pointers(value, pointer)));
     all
+}
+
+#[tokio::test]
+async fn too_many_reviews_wait_within_their_deadline() {
+    let (door, asked) = door(World { is_silent: true, ..world() }, Settings::default());
+    let router = webhook::router(Arc::new(door), now);
+    let body = review_json(&pod(&[&image("signed")])).to_string();
+    let send = |timeout: &str| {
+        let request = Request::post(format!("/validate?timeout={timeout}")).header("content-type", "application/json");
+        router.clone().oneshot(request.body(Body::from(body.clone())).unwrap())
+    };
+    let mut waiting = tokio::task::JoinSet::new();
+    for _ in 0..256 {
+        waiting.spawn(send("30s"));
+    }
+    while asked.resolved.load(Ordering::SeqCst) < 256 {
+        tokio::task::yield_now().await;
+    }
+    let response = send("50ms").await.unwrap();
+    assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+    well_formed(&serde_json::from_slice(&to_bytes(response.into_body(), usize::MAX).await.unwrap()).unwrap());
+    waiting.shutdown().await;
+    // The slots are free again: this one gets as far as the registry.
+    assert_eq!(send("50ms").await.unwrap().status(), StatusCode::OK);
 }
