@@ -90,7 +90,7 @@ fn judgement(world: &World, evidence: &Evidence) -> Judgement {
     } else {
         with(Decision::Deny, Code::SignatureMissing, "nobody signs it")
     };
-    Judgement { verdict, mode: world.mode.unwrap_or(Mode::Enforce) }
+    Judgement { verdict, mode: world.mode.unwrap_or(Mode::Enforce), audited: Vec::new() }
 }
 
 fn parts(world: World) -> (Parts, Arc<Asked>) {

@@ -12,7 +12,10 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use super::{Global, Output};
-use crate::keys::{Kek, KekSource, Keyring, LogKey, check_host};
+use crate::{
+    keys::{Kek, KekSource, Keyring, LogKey, check_host},
+    log::Log,
+};
 
 /// Makes a data directory: log, keys, certificate authority, time-stamp authority, local TLS authority.
 ///
@@ -98,12 +101,8 @@ pub async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
 }
 
 /// Makes the empty log.
-///
-/// INTEGRATION: the one place that calls
-/// `log::Log::create(&data.join("log"), host, key.public_key(), |note| key.sign(note))`.
-#[allow(clippy::unnecessary_wraps, reason = "the call that belongs here can fail")]
 fn create_log(data: &Path, host: &str, key: &LogKey) -> anyhow::Result<()> {
-    tracing::debug!(data = %data.display(), host, ?key, "log is made by its own module");
+    Log::create(&data.join("log"), host, key.public_key(), |note| key.sign(note))?;
     Ok(())
 }
 

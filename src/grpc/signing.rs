@@ -235,10 +235,12 @@ fn subjects(subjects: Vec<v1::Subject>) -> Result<Vec<Subject>, Status> {
 #[allow(clippy::needless_pass_by_value, reason = "for map_err")]
 fn refusal(error: SigningError) -> Status {
     match &error {
-        SigningError::Log(LogError::Full { retry_after }) => {
-            status::unavailable("the log's queue is full; try again", "LOG_BUSY", *retry_after)
-        }
-        SigningError::Log(LogError::Broken(_)) => status::unavailable(
+        SigningError::Log(full @ LogError::Full) => status::unavailable(
+            "the log's queue is full; try again",
+            "LOG_BUSY",
+            full.retry_after().unwrap_or(Duration::from_millis(100)),
+        ),
+        SigningError::Log(LogError::Broken(_) | LogError::Closed) => status::unavailable(
             "the log stopped writing after a failure; the service must be restarted",
             "LOG_READ_ONLY",
             Duration::from_secs(30),
