@@ -1,32 +1,586 @@
-//! STUB: the log's owner replaces this file; signatures stay.
-#![allow(unused, clippy::all, missing_docs, reason = "stub")]
-use std::{path::Path, sync::Arc};
-use crate::model::{Digest, Identity};
+//! The transparency log: queue, sequencer, commit, proofs, views, audit. Design §3, RFC 6962, C2SP `tlog-tiles`.
+//!
+//! Callers hand in leaves and get back index, inclusion proof and signed checkpoint, once everything is on disk. The
+//! order of a commit is told in `sequencer`, the argument for the anchor in [`store::anchor`](crate::store::anchor).
+//! What a leaf means is not decided here, except that [`views`] knows how to find Sigstore bundles again.
+
+pub mod audit;
+mod opening;
+mod queue;
+mod sequencer;
+mod snapshot;
+pub mod views;
+
+use std::{
+    fmt,
+    path::Path,
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use tokio::sync::{oneshot, watch};
+
+use crate::{
+    model::{Digest, Identity, limits},
+    store::{Store, StoreError},
+    tlog::{
+        CheckpointError, Hash, HashReader as _, NodeId, ProofError, VerifierKey, check_inclusion, leaf_hash, proof,
+        prove_consistency, prove_inclusion, root_of, tile,
+    },
+};
+use queue::{Prepared, Queue, Request};
+use sequencer::Answer;
+pub use sequencer::{Fault, Step};
+pub use snapshot::Head;
+use snapshot::Snapshot;
+
+/// Payloads together from this size on are parsed off the async threads, in bytes.
+const LARGE: usize = 128 * 1024;
 
 /// A leaf and its payload, ready to be appended.
 #[derive(Debug, Clone)]
-pub struct Draft { pub leaf: Vec<u8>, pub payload: Vec<u8> }
+pub struct Draft {
+    /// The canonical leaf, 1 to 65,535 bytes.
+    pub leaf: Vec<u8>,
+    /// What is kept beside it: the bundle without log entries. Empty for none.
+    pub payload: Vec<u8>,
+}
+
 /// Where a leaf stands, with proof under a signed checkpoint.
 #[derive(Debug, Clone)]
-pub struct Receipt { pub index: u64, pub tree_size: u64, pub root: [u8; 32], pub proof: Vec<[u8; 32]>, pub checkpoint: Arc<str> }
+pub struct Receipt {
+    /// The leaf's index.
+    pub index: u64,
+    /// The size of the tree that the proof is for.
+    pub tree_size: u64,
+    /// That tree's root.
+    pub root: [u8; 32],
+    /// The inclusion proof.
+    pub proof: Vec<[u8; 32]>,
+    /// The signed checkpoint of that tree.
+    pub checkpoint: Arc<str>,
+}
+
+/// A recorded entry.
 #[derive(Debug, Clone)]
-pub struct Entry { pub index: u64, pub leaf: Vec<u8>, pub payload: Option<Vec<u8>> }
+pub struct Entry {
+    /// Its index.
+    pub index: u64,
+    /// Its leaf.
+    pub leaf: Vec<u8>,
+    /// Its payload, if one was given and not erased.
+    pub payload: Option<Vec<u8>>,
+}
+
 /// What entries can be found by.
-#[derive(Debug, Clone)]
-pub enum View { All, Digest(Digest), Name(String), Identity(Identity), PredicateType(String), Service { service: String, environment: String } }
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum View {
+    /// Every entry.
+    All,
+    /// Entries that speak about a digest.
+    Digest(Digest),
+    /// Entries with a subject of this name, as in `registry/repository:tag`.
+    Name(String),
+    /// Entries whose certificate names this identity.
+    Identity(Identity),
+    /// Entries with this predicate type; message signatures count as image signatures.
+    PredicateType(String),
+    /// Deployments, health, approvals and readiness of a service in an environment.
+    Service {
+        /// The service.
+        service: String,
+        /// The environment.
+        environment: String,
+    },
+}
+
+/// What the log refuses or suffers from.
 #[derive(Debug, thiserror::Error)]
-pub enum LogError { #[error("log is broken: {0}")] Broken(String), #[error("log queue is full")] Full, #[error("no such entry")] NotFound }
-#[derive(Debug, Clone)]
-pub struct Log;
+pub enum LogError {
+    /// A write failed, so that nobody knows what is on disk.
+    #[error("log is broken and writes nothing more until the service is restarted: {0}")]
+    Broken(String),
+    /// Too much waits already.
+    #[error("log queue is full; try again shortly")]
+    Full,
+    /// The log is being closed.
+    #[error("log is closed")]
+    Closed,
+    /// No entry, tile or size of that number.
+    #[error("no such entry")]
+    NotFound,
+    /// The caller's input cannot be recorded.
+    #[error("cannot be recorded: {0}")]
+    Invalid(String),
+    /// The key is not the one that the log was made with.
+    #[error("this key did not make this log; give the key that `countersign init` made with it")]
+    WrongKey,
+    /// The database lost acknowledged entries.
+    #[error(
+        "log holds {found} entries, but {acknowledged} were acknowledged: the database lost its tail or is an older \
+         copy. Nothing is served, so that no fork is signed. Restore the newest copy of the whole log directory; if \
+         there is none, start a new log under another origin"
+    )]
+    Lost {
+        /// Entries in the database.
+        found: u64,
+        /// Entries in the anchor.
+        acknowledged: u64,
+    },
+    /// The database holds another history than the one that was acknowledged.
+    #[error(
+        "log has another root at size {0} than the one acknowledged there: this is another history. Restore the \
+         matching copy of the whole log directory"
+    )]
+    Forked(u64),
+    /// Stored bytes contradict each other.
+    #[error("log is damaged: {0}; stop the service, run `countersign log fsck`, and restore from a backup")]
+    Damaged(String),
+    /// A proof cannot be made.
+    #[error(transparent)]
+    Proof(#[from] ProofError),
+    /// The stored checkpoint does not verify.
+    #[error("stored checkpoint: {0}")]
+    Checkpoint(#[from] CheckpointError),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A fault that a test asked for, or the system's refusal to do I/O.
+    #[error("input or output failed: {0}")]
+    Io(#[from] std::io::Error),
+}
+
+impl LogError {
+    /// After which time trying again makes sense, if it does.
+    pub const fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Full => Some(Duration::from_millis(100)),
+            _ => None,
+        }
+    }
+}
+
+/// Bounds of the queue and of one batch.
+#[derive(Clone)]
+pub struct Options {
+    /// Entries that may wait.
+    pub queue_entries: usize,
+    /// Bytes that may wait.
+    pub queue_bytes: usize,
+    /// Entries committed at once.
+    pub batch_entries: usize,
+    /// Bytes committed at once.
+    pub batch_bytes: usize,
+    /// Where a test makes the log fail; `None` in production.
+    pub fault: Option<Fault>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            queue_entries: 16 * 1024,
+            queue_bytes: 128 * 1024 * 1024,
+            batch_entries: 4096,
+            batch_bytes: 32 * 1024 * 1024,
+            fault: None,
+        }
+    }
+}
+
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Options")
+            .field("queue_entries", &self.queue_entries)
+            .field("batch_entries", &self.batch_entries)
+            .field("fault", &self.fault.is_some())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Counts since the log was opened.
+#[derive(Debug, Default)]
+struct Counters {
+    commits: AtomicU64,
+    anchors: AtomicU64,
+    appended: AtomicU64,
+    duplicates: AtomicU64,
+}
+
+impl Counters {
+    fn entries(&self, asked: usize, new: usize) {
+        let (asked, new) = (u64::try_from(asked).unwrap_or(0), u64::try_from(new).unwrap_or(0));
+        self.appended.fetch_add(new, Ordering::Relaxed);
+        self.duplicates.fetch_add(asked.saturating_sub(new), Ordering::Relaxed);
+    }
+
+    fn commit(&self) {
+        self.commits.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn anchor(&self) {
+        self.anchors.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// What the log counted since it was opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stats {
+    /// Entries that wait now.
+    pub queued: usize,
+    /// Batches committed.
+    pub commits: u64,
+    /// Syncs to disk: one for each batch, and one for each anchor.
+    pub fsyncs: u64,
+    /// Entries that were new.
+    pub appended: u64,
+    /// Entries that were there already.
+    pub duplicates: u64,
+}
+
+/// What callers, sequencer and publisher share.
+pub(crate) struct Shared {
+    store: Store,
+    queue: Queue,
+    /// Written by the publisher alone.
+    published: RwLock<Arc<Snapshot>>,
+    sizes: watch::Sender<u64>,
+    broken: OnceLock<String>,
+    counters: Counters,
+    fault: Option<Fault>,
+}
+
+impl Shared {
+    fn new(store: Store, snapshot: Arc<Snapshot>, options: Options) -> Self {
+        Self {
+            store,
+            queue: Queue::new(&options),
+            sizes: watch::Sender::new(snapshot.head.size),
+            published: RwLock::new(snapshot),
+            broken: OnceLock::new(),
+            counters: Counters::default(),
+            fault: options.fault,
+        }
+    }
+
+    fn published(&self) -> Arc<Snapshot> {
+        Arc::clone(&self.published.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn publish(&self, snapshot: Arc<Snapshot>) {
+        let size = snapshot.head.size;
+        *self.published.write().unwrap_or_else(PoisonError::into_inner) = snapshot;
+        self.sizes.send_replace(size);
+    }
+
+    fn is_broken(&self) -> bool {
+        self.broken.get().is_some()
+    }
+
+    fn broken_reason(&self) -> String {
+        self.broken.get().cloned().unwrap_or_else(|| "the service is stopping".to_owned())
+    }
+
+    fn set_broken(&self, reason: &str) {
+        if self.broken.set(reason.to_owned()).is_ok() {
+            tracing::error!(reason, "the log is broken: nothing more is written until the service is restarted");
+        }
+    }
+
+    fn fault(&self, step: Step) -> std::io::Result<()> {
+        self.fault.as_ref().map_or(Ok(()), |fault| fault(step))
+    }
+}
+
+struct Inner {
+    shared: Arc<Shared>,
+    key: VerifierKey,
+    /// Taken by whoever closes.
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Inner {
+    fn close(&self) {
+        self.shared.queue.close();
+        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        for thread in threads {
+            if thread.join().is_err() {
+                tracing::error!("a thread of the log panicked");
+            }
+        }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.close();
+        self.shared.store.stop();
+    }
+}
+
+/// An open log; clones are the same log. Reads block on disk for microseconds, rarely more.
+#[derive(Clone)]
+pub struct Log(Arc<Inner>);
+
+impl fmt::Debug for Log {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Log").field("origin", &self.origin()).field("size", &self.size()).finish()
+    }
+}
+
 impl Log {
-    pub fn origin(&self) -> &str { unimplemented!() }
-    pub fn log_id(&self) -> [u8; 32] { unimplemented!() }
-    pub async fn append(&self, drafts: Vec<Draft>) -> Result<Vec<Receipt>, LogError> { unimplemented!() }
-    pub fn receipt(&self, index: u64) -> Result<Receipt, LogError> { unimplemented!() }
-    pub fn entry(&self, index: u64) -> Result<Entry, LogError> { unimplemented!() }
-    pub fn size(&self) -> u64 { unimplemented!() }
+    /// Makes a log in the new directory `dir`, with a genesis entry at index 0.
+    ///
+    /// `origin` is the host name that Sigstore clients know the log by, `public_key` the Ed25519 key of `sign`.
+    pub fn create(
+        dir: &Path,
+        origin: &str,
+        public_key: [u8; 32],
+        sign: impl Fn(&[u8]) -> [u8; 64],
+    ) -> Result<(), LogError> {
+        opening::create(dir, origin, public_key, sign)
+    }
+
+    /// Opens the log in `dir`, which must be there, be whole, be made with this key, and hold what was acknowledged.
+    pub fn open(
+        dir: &Path,
+        public_key: [u8; 32],
+        sign: impl Fn(&[u8]) -> [u8; 64] + Send + Sync + 'static,
+        options: Options,
+    ) -> Result<Self, LogError> {
+        opening::open(dir, public_key, sign, options)
+    }
+
+    /// The log's name: a host name.
+    pub fn origin(&self) -> &str {
+        self.0.key.name()
+    }
+
+    /// The log id of Rekor v2: the note key's whole hash.
+    pub fn log_id(&self) -> [u8; 32] {
+        self.0.key.hash()
+    }
+
+    /// The public side of the key that signs checkpoints.
+    pub fn key(&self) -> &VerifierKey {
+        &self.0.key
+    }
+
+    /// Appends, and returns when everything is on disk and anchored; receipts in the order of the drafts.
+    ///
+    /// A leaf that is there already gets its old index with a fresh proof; its first payload stays.
+    ///
+    /// # Errors
+    /// [`LogError::Invalid`], [`LogError::Full`], [`LogError::Closed`]: nothing was recorded. [`LogError::Broken`]: it
+    /// may have been.
+    pub async fn append(&self, drafts: Vec<Draft>) -> Result<Vec<Receipt>, LogError> {
+        if drafts.is_empty() {
+            return Ok(Vec::new());
+        }
+        check_drafts(&drafts)?;
+        if let Some(reason) = self.0.shared.broken.get() {
+            return Err(LogError::Broken(reason.clone()));
+        }
+        let large = drafts.iter().map(|draft| draft.payload.len()).sum::<usize>() > LARGE;
+        let prepare_all = move || drafts.into_iter().map(prepare).collect::<Vec<_>>();
+        let entries = if large { off_thread(prepare_all).await? } else { prepare_all() };
+        let hashes: Vec<Hash> = entries.iter().map(|entry| entry.hash).collect();
+        let (reply, answer) = oneshot::channel();
+        self.0.shared.queue.push(Request { entries, reply })?;
+        let answer = answer.await.map_err(|_gone| LogError::Broken(self.0.shared.broken_reason()))??;
+        if let Some(receipts) = from_delta(&answer) {
+            return receipts;
+        }
+        let log = self.clone();
+        off_thread(move || {
+            let proven = answer.indexes.iter().zip(&hashes);
+            proven.map(|(index, hash)| log.receipt_under(&answer.snapshot, *index, Some(hash))).collect()
+        })
+        .await?
+    }
+
+    /// The receipt of an entry under the newest head.
+    pub fn receipt(&self, index: u64) -> Result<Receipt, LogError> {
+        self.receipt_under(&self.0.shared.published(), index, None)
+    }
+
+    fn receipt_under(&self, snapshot: &Snapshot, index: u64, leaf: Option<&Hash>) -> Result<Receipt, LogError> {
+        let Head { size, root, checkpoint } = &snapshot.head;
+        if index >= *size {
+            return Err(LogError::NotFound);
+        }
+        let reader = snapshot.reader(&self.0.shared.store);
+        let proof = prove_inclusion(index, *size, &reader)?;
+        let stored = reader.read_hashes(&[NodeId { level: 0, index }])?;
+        let leaf = leaf.or(stored.first()).ok_or(ProofError::Missing)?;
+        // Nothing leaves that does not verify: stored tiles may have rotted.
+        check_inclusion(leaf, index, *size, &proof, root)
+            .map_err(|source| LogError::Damaged(format!("the proof of entry {index} does not hold: {source}")))?;
+        Ok(Receipt { index, tree_size: *size, root: *root, proof, checkpoint: Arc::clone(checkpoint) })
+    }
+
+    /// An entry with its payload; the leaf is held against its hash in the tree.
+    pub fn entry(&self, index: u64) -> Result<Entry, LogError> {
+        let snapshot = self.0.shared.published();
+        if index >= snapshot.head.size {
+            return Err(LogError::NotFound);
+        }
+        let store = &self.0.shared.store;
+        let leaf = store.leaf(index)?.ok_or_else(|| LogError::Damaged(format!("leaf {index} is missing")))?;
+        let hashes = snapshot.reader(store).read_hashes(&[NodeId { level: 0, index }])?;
+        if hashes.first() != Some(&leaf_hash(&leaf)) {
+            return Err(LogError::Damaged(format!("leaf {index} is not the one that was hashed")));
+        }
+        Ok(Entry { index, leaf, payload: store.payload(index)? })
+    }
+
+    /// The number of published entries.
+    pub fn size(&self) -> u64 {
+        self.0.shared.published().head.size
+    }
+
+    /// The newest published head.
+    pub fn head(&self) -> Head {
+        self.0.shared.published().head.clone()
+    }
+
+    /// The root that the log had at `size`.
+    pub fn root_at(&self, size: u64) -> Result<Hash, LogError> {
+        let snapshot = self.0.shared.published();
+        if size > snapshot.head.size {
+            return Err(LogError::NotFound);
+        }
+        root_of(size, &snapshot.reader(&self.0.shared.store))
+    }
+
+    /// Proves that the log at `from` is a prefix of the log at `to`, both at most the size.
+    pub fn consistency(&self, from: u64, to: u64) -> Result<Vec<Hash>, LogError> {
+        let snapshot = self.0.shared.published();
+        if to > snapshot.head.size {
+            return Err(LogError::NotFound);
+        }
+        prove_consistency(from, to, &snapshot.reader(&self.0.shared.store))
+    }
+
     /// Indexes of entries in the view, ascending, from `from` on, at most `limit`.
-    pub fn find(&self, view: &View, from: u64, limit: usize) -> Result<Vec<u64>, LogError> { unimplemented!() }
+    pub fn find(&self, view: &View, from: u64, limit: usize) -> Result<Vec<u64>, LogError> {
+        let size = self.size();
+        match views::prefix(view) {
+            None => Ok((from..size).take(limit).collect()),
+            Some(prefix) => Ok(self.0.shared.store.rows(&prefix, from, size, limit, false)?),
+        }
+    }
+
     /// The newest `limit` indexes of the view, descending, below `before`.
-    pub fn newest(&self, view: &View, before: u64, limit: usize) -> Result<Vec<u64>, LogError> { unimplemented!() }
+    pub fn newest(&self, view: &View, before: u64, limit: usize) -> Result<Vec<u64>, LogError> {
+        let before = before.min(self.size());
+        match views::prefix(view) {
+            None => Ok((0..before).rev().take(limit).collect()),
+            Some(prefix) => Ok(self.0.shared.store.rows(&prefix, 0, before, limit, true)?),
+        }
+    }
+
+    /// The bytes of the hash tile (`level`, `index`) at `width` (256 is full), for `tile/<L>/<N>[.p/<W>]`.
+    pub fn tile(&self, level: u8, index: u64, width: u16) -> Result<Vec<u8>, LogError> {
+        let hashes = self.0.shared.published().reader(&self.0.shared.store).tile(level, index)?;
+        let hashes = hashes.get(..usize::from(width)).filter(|hashes| !hashes.is_empty());
+        hashes.map(|hashes| hashes.as_flattened().to_vec()).ok_or(LogError::NotFound)
+    }
+
+    /// The bytes of the entry bundle `index` at `width` (256 is full), for `tile/entries/<N>[.p/<W>]`.
+    pub fn entry_bundle(&self, index: u64, width: u16) -> Result<Vec<u8>, LogError> {
+        if width == 0 || width > tile::width_in(self.size(), 0, index) {
+            return Err(LogError::NotFound);
+        }
+        let leaves = self.0.shared.store.leaves(index.saturating_mul(256), usize::from(width))?;
+        let mut bundle = Vec::new();
+        for leaf in &leaves {
+            tile::push_entry(&mut bundle, leaf).ok_or_else(|| LogError::Damaged("a leaf is too long".to_owned()))?;
+        }
+        if leaves.len() == usize::from(width) {
+            Ok(bundle)
+        } else {
+            Err(LogError::Damaged(format!("leaves of bundle {index} are missing")))
+        }
+    }
+
+    /// Follows the published size.
+    pub fn watch(&self) -> watch::Receiver<u64> {
+        self.0.shared.sizes.subscribe()
+    }
+
+    /// Whether appends can succeed: not broken and not closed.
+    pub fn is_writable(&self) -> bool {
+        !self.0.shared.is_broken() && !self.0.shared.queue.is_closed()
+    }
+
+    /// What the log counted since it was opened.
+    pub fn stats(&self) -> Stats {
+        let counters = &self.0.shared.counters;
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Stats {
+            queued: self.0.shared.queue.depth(),
+            commits: read(&counters.commits),
+            fsyncs: read(&counters.commits) + read(&counters.anchors),
+            appended: read(&counters.appended),
+            duplicates: read(&counters.duplicates),
+        }
+    }
+
+    /// Audits everything up to the published size. Reads every leaf: run it off the async threads.
+    pub fn fsck(&self, progress: impl FnMut(u64, u64)) -> Result<audit::Report, LogError> {
+        audit::fsck_open(self, progress)
+    }
+
+    /// Lets nothing more in, commits and answers what waits, and ends the threads. Blocks until then.
+    ///
+    /// Reads go on; the database and its lock are released when the last clone is dropped.
+    pub fn close(&self) {
+        self.0.close();
+    }
+}
+
+fn check_drafts(drafts: &[Draft]) -> Result<(), LogError> {
+    if drafts.len() > limits::BATCH {
+        return Err(LogError::Invalid(format!("{} leaves at once; the limit is {}", drafts.len(), limits::BATCH)));
+    }
+    for draft in drafts {
+        if draft.leaf.is_empty() || draft.leaf.len() > limits::LEAF {
+            let problem = format!("a leaf has {} bytes; 1 to {} are allowed", draft.leaf.len(), limits::LEAF);
+            return Err(LogError::Invalid(problem));
+        }
+        if draft.payload.len() > limits::BUNDLE {
+            let problem = format!("a payload has {} bytes; the limit is {}", draft.payload.len(), limits::BUNDLE);
+            return Err(LogError::Invalid(problem));
+        }
+    }
+    Ok(())
+}
+
+fn prepare(draft: Draft) -> Prepared {
+    let hash = leaf_hash(&draft.leaf);
+    Prepared { hash, rows: views::rows(&draft.payload), leaf: draft.leaf, payload: draft.payload }
+}
+
+async fn off_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, LogError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|source| LogError::Damaged(format!("a task of the log did not finish: {source}")))
+}
+
+/// The receipts, if all entries are new in the answer's batch: then its nodes suffice, and no disk is read.
+fn from_delta(answer: &Answer) -> Option<Result<Vec<Receipt>, LogError>> {
+    let delta = answer.delta.as_ref()?;
+    if answer.indexes.iter().any(|index| *index < delta.old_size()) {
+        return None;
+    }
+    let head = &answer.snapshot.head;
+    let receipt = |index: &u64| {
+        let proof = proof::inclusion_under(*index, delta.edge(), |node| delta.node(node))?;
+        let checkpoint = Arc::clone(&head.checkpoint);
+        Ok(Receipt { index: *index, tree_size: head.size, root: head.root, proof, checkpoint })
+    };
+    Some(answer.indexes.iter().map(receipt).collect())
 }

@@ -9,6 +9,7 @@ pub mod evidence;
 pub mod identity;
 pub mod image;
 pub mod judge;
+pub mod leaf;
 pub mod limits;
 pub mod policy;
 pub mod predicate;

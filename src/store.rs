@@ -1,1 +1,395 @@
-//! To be written.
+//! `RocksDB` for the log: column families, key encoding, one atomic commit; and the [`anchor`] beside it.
+//!
+//! Narrow on purpose: read a leaf, a tile or a payload, look a row up, commit a batch. What a batch means is decided
+//! in `log`. Nothing here hashes, signs or proves.
+//!
+//! ```text
+//! <dir>/            0700
+//!   anchor          see anchor.rs; its lock is what keeps a second process out
+//!   db/             RocksDB
+//!     meta          format, origin, key, head (the signed checkpoint)
+//!     leaves        u64be index -> leaf bytes
+//!     tiles         u8 level, u64be index -> 8 KiB; full tiles only, each written once. Partial tiles are derived.
+//!     payloads      u64be index -> payload; over 4 KiB in blob files, which compaction never rewrites
+//!     views         row prefix, u64be index -> nothing
+//!     dedup         leaf hash -> u64be index
+//! ```
+//!
+//! The write-ahead log is synced by every commit, neither compressed nor recycled, and recovery tolerates a torn tail
+//! and no other corruption. What that tolerance could hide, the anchor shows.
+
+pub mod anchor;
+mod options;
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use rocksdb::{ColumnFamily, DB, Direction, ErrorKind, IteratorMode, ReadOptions, WriteBatch, WriteOptions};
+
+use anchor::{Anchor, AnchorError};
+
+/// What stands under `meta/format`.
+const FORMAT: &[u8] = b"countersign-log-1";
+/// The directory of the database inside the log's directory.
+const DATABASE: &str = "db";
+/// The ending of a directory that is being made.
+const MAKING: &str = "making";
+
+/// What went wrong with the store.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// There is no log at the path.
+    #[error("there is no log in {0}; check the path, or make a new one with `countersign init`")]
+    Missing(PathBuf),
+    /// Making the log there was not finished.
+    #[error("{0} is a half-made log; nothing was ever recorded in it: delete it and run `countersign init` again")]
+    HalfMade(PathBuf),
+    /// The log is there already.
+    #[error("{0} exists already; a log is never made over something else")]
+    Exists(PathBuf),
+    /// The directory holds something else, or a log of which parts are gone.
+    #[error("{path} is not a complete log: {problem}; restore the whole directory from a backup")]
+    Incomplete {
+        /// The log's directory.
+        path: PathBuf,
+        /// What is missing or strange.
+        problem: String,
+    },
+    /// Another process has it open.
+    #[error("the log in {0} is open in another process; stop that service first")]
+    Locked(PathBuf),
+    /// The anchor cannot be used.
+    #[error(transparent)]
+    Anchor(#[from] AnchorError),
+    /// The database cannot be used.
+    #[error("the log's database failed: {0}")]
+    Database(#[from] rocksdb::Error),
+    /// The file system refuses.
+    #[error("cannot use {path}: {source}")]
+    Io {
+        /// The path.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// Column families.
+const META: &str = "meta";
+const LEAVES: &str = "leaves";
+const TILES: &str = "tiles";
+const PAYLOADS: &str = "payloads";
+const VIEWS: &str = "views";
+const DEDUP: &str = "dedup";
+const FAMILIES: [&str; 6] = [META, LEAVES, TILES, PAYLOADS, VIEWS, DEDUP];
+
+/// The opened database.
+pub struct Store {
+    db: DB,
+    path: PathBuf,
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+/// Everything that one commit writes; nothing of it is there before [`Store::commit`], all of it after.
+#[derive(Default)]
+pub struct Batch(WriteBatch);
+
+impl std::fmt::Debug for Batch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Batch").field("rows", &self.0.len()).field("bytes", &self.0.size_in_bytes()).finish()
+    }
+}
+
+fn tile_key(level: u8, index: u64) -> [u8; 9] {
+    let mut key = [level; 9];
+    let (_, tail) = key.split_at_mut(1);
+    tail.copy_from_slice(&index.to_be_bytes());
+    key
+}
+
+fn u64_of(bytes: &[u8]) -> Option<u64> {
+    bytes.try_into().ok().map(u64::from_be_bytes)
+}
+
+fn io_error(path: &Path) -> impl FnOnce(io::Error) -> StoreError {
+    let path = path.to_owned();
+    move |source| StoreError::Io { path, source }
+}
+
+/// The directory in which a log at `path` is made before it is renamed into place.
+fn making(path: &Path) -> PathBuf {
+    path.with_extension(MAKING)
+}
+
+impl Store {
+    /// Makes an empty store, lets `fill` make its first batch and anchor, and only then gives it its name.
+    ///
+    /// A crash before the end leaves `<path>.making`, which [`Store::open`] names.
+    pub fn create(
+        path: &Path,
+        fill: impl FnOnce(&Self, &mut Batch) -> Result<(u64, [u8; 32]), StoreError>,
+    ) -> Result<(), StoreError> {
+        if path.exists() {
+            return Err(StoreError::Exists(path.to_owned()));
+        }
+        let temporary = making(path);
+        if temporary.exists() {
+            return Err(StoreError::HalfMade(temporary));
+        }
+        make_directory(&temporary)?;
+        make_directory(&temporary.join(DATABASE))?;
+        {
+            let mut options = options::database();
+            options.create_if_missing(true);
+            options.create_missing_column_families(true);
+            let families = options::families(&FAMILIES);
+            let db = DB::open_cf_descriptors(&options, temporary.join(DATABASE), families)?;
+            let store = Self { db, path: temporary.clone() };
+            let mut batch = Batch::default();
+            store.put(&mut batch, META, b"format", FORMAT)?;
+            let (size, root) = fill(&store, &mut batch)?;
+            store.commit(batch)?;
+            Anchor::create(&temporary, size, root)?;
+        }
+        sync_directory(&temporary)?;
+        fs::rename(&temporary, path).map_err(io_error(path))?;
+        match path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+            Some(parent) => sync_directory(parent),
+            None => sync_directory(Path::new(".")),
+        }
+    }
+
+    /// Opens a store for writing. Never makes one. The anchor's lock keeps every other process out.
+    pub fn open(path: &Path) -> Result<(Self, Anchor), StoreError> {
+        Self::check_shape(path)?;
+        let anchor = Anchor::open(path)?;
+        let db = DB::open_cf_descriptors(&options::database(), path.join(DATABASE), options::families(&FAMILIES))
+            .map_err(|source| explain(path, source))?;
+        Self::checked(db, path).map(|store| (store, anchor))
+    }
+
+    /// Opens a store that no process has open, to look and change nothing.
+    pub fn open_read_only(path: &Path) -> Result<(Self, Anchor), StoreError> {
+        Self::check_shape(path)?;
+        let anchor = Anchor::open(path)?;
+        let families = options::families(&FAMILIES);
+        let db = DB::open_cf_descriptors_read_only(&options::database(), path.join(DATABASE), families, false)
+            .map_err(|source| explain(path, source))?;
+        Self::checked(db, path).map(|store| (store, anchor))
+    }
+
+    fn check_shape(path: &Path) -> Result<(), StoreError> {
+        if !path.exists() {
+            let temporary = making(path);
+            return Err(if temporary.exists() {
+                StoreError::HalfMade(temporary)
+            } else {
+                StoreError::Missing(path.to_owned())
+            });
+        }
+        let incomplete = |problem: &str| StoreError::Incomplete { path: path.to_owned(), problem: problem.to_owned() };
+        if !path.join(DATABASE).join("CURRENT").is_file() {
+            return Err(incomplete("it has no database (db/CURRENT)"));
+        }
+        if !path.join(anchor::FILE).is_file() {
+            return Err(incomplete("it has no anchor, which says how much was recorded"));
+        }
+        Ok(())
+    }
+
+    fn checked(db: DB, path: &Path) -> Result<Self, StoreError> {
+        let store = Self { db, path: path.to_owned() };
+        match store.meta("format")? {
+            Some(format) if format == FORMAT => Ok(store),
+            Some(format) => {
+                let problem =
+                    format!("its format is {:?}, which this version does not know", String::from_utf8_lossy(&format));
+                Err(StoreError::Incomplete { path: path.to_owned(), problem })
+            }
+            None => Err(StoreError::Incomplete { path: path.to_owned(), problem: "it names no format".to_owned() }),
+        }
+    }
+
+    fn family(&self, name: &str) -> Result<&ColumnFamily, StoreError> {
+        self.db.cf_handle(name).ok_or_else(|| StoreError::Incomplete {
+            path: self.path.clone(),
+            problem: format!("the column family {name} is missing"),
+        })
+    }
+
+    fn put(&self, batch: &mut Batch, family: &str, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
+        batch.0.put_cf(self.family(family)?, key, value);
+        Ok(())
+    }
+
+    fn read(&self, family: &str, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(self.db.get_cf(self.family(family)?, key)?)
+    }
+
+    /// Adds a named value.
+    pub fn put_meta(&self, batch: &mut Batch, name: &str, value: &[u8]) -> Result<(), StoreError> {
+        self.put(batch, META, name.as_bytes(), value)
+    }
+
+    /// Adds an entry: its leaf, payload (unless empty), rows and the way back from its leaf hash.
+    pub fn put_entry(&self, batch: &mut Batch, index: u64, entry: &NewEntry<'_>) -> Result<(), StoreError> {
+        let key = index.to_be_bytes();
+        self.put(batch, LEAVES, &key, entry.leaf)?;
+        self.put(batch, DEDUP, entry.hash, &key)?;
+        if !entry.payload.is_empty() {
+            self.put(batch, PAYLOADS, &key, entry.payload)?;
+        }
+        let views = self.family(VIEWS)?;
+        for row in entry.rows {
+            batch.0.put_cf(views, [row.as_slice(), &key].concat(), []);
+        }
+        Ok(())
+    }
+
+    /// Adds a full tile.
+    pub fn put_tile(&self, batch: &mut Batch, level: u8, index: u64, hashes: &[[u8; 32]]) -> Result<(), StoreError> {
+        self.put(batch, TILES, &tile_key(level, index), hashes.as_flattened())
+    }
+
+    /// Writes a batch, all or nothing, and syncs it to disk.
+    pub fn commit(&self, batch: Batch) -> Result<(), StoreError> {
+        let mut options = WriteOptions::default();
+        options.set_sync(true);
+        Ok(self.db.write_opt(batch.0, &options)?)
+    }
+
+    /// A named value.
+    pub fn meta(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        self.read(META, name.as_bytes())
+    }
+
+    /// A leaf's bytes.
+    pub fn leaf(&self, index: u64) -> Result<Option<Vec<u8>>, StoreError> {
+        self.read(LEAVES, &index.to_be_bytes())
+    }
+
+    /// Up to `limit` leaves from `from` on, in order and without gap: it ends where the next one is missing.
+    pub fn leaves(&self, from: u64, limit: usize) -> Result<Vec<Vec<u8>>, StoreError> {
+        let start = from.to_be_bytes();
+        let mut leaves = Vec::new();
+        let rows = self.db.iterator_cf(self.family(LEAVES)?, IteratorMode::From(&start, Direction::Forward));
+        for (row, expected) in rows.zip(from..).take(limit) {
+            let (key, value) = row?;
+            if u64_of(&key) != Some(expected) {
+                break;
+            }
+            leaves.push(value.into_vec());
+        }
+        Ok(leaves)
+    }
+
+    /// The highest index of a leaf.
+    pub fn last_leaf(&self) -> Result<Option<u64>, StoreError> {
+        let mut rows = self.db.iterator_cf(self.family(LEAVES)?, IteratorMode::End);
+        rows.next().transpose().map(|row| row.and_then(|(key, _)| u64_of(&key))).map_err(StoreError::from)
+    }
+
+    /// A payload, if it was given and not erased.
+    pub fn payload(&self, index: u64) -> Result<Option<Vec<u8>>, StoreError> {
+        self.read(PAYLOADS, &index.to_be_bytes())
+    }
+
+    /// A full tile's hashes; `None` if it is not there or has another length.
+    pub fn tile(&self, level: u8, index: u64) -> Result<Option<Vec<[u8; 32]>>, StoreError> {
+        let bytes = self.db.get_pinned_cf(self.family(TILES)?, tile_key(level, index))?;
+        Ok(bytes.and_then(|bytes| match bytes.as_chunks::<32>() {
+            (hashes, []) if hashes.len() == 256 => Some(hashes.to_vec()),
+            _ => None,
+        }))
+    }
+
+    /// The index of the leaf with this hash.
+    pub fn index_of(&self, leaf_hash: &[u8; 32]) -> Result<Option<u64>, StoreError> {
+        let value = self.db.get_pinned_cf(self.family(DEDUP)?, leaf_hash)?;
+        Ok(value.and_then(|value| u64_of(&value)))
+    }
+
+    /// Indexes under a row prefix in `from..to`, at most `limit`: ascending, or descending from the end.
+    pub fn rows(
+        &self,
+        prefix: &[u8],
+        from: u64,
+        to: u64,
+        limit: usize,
+        newest_first: bool,
+    ) -> Result<Vec<u64>, StoreError> {
+        if from >= to {
+            return Ok(Vec::new());
+        }
+        let (low, high) = ([prefix, &from.to_be_bytes()].concat(), [prefix, &to.to_be_bytes()].concat());
+        let mut options = ReadOptions::default();
+        options.set_iterate_lower_bound(low);
+        options.set_iterate_upper_bound(high);
+        let mode = if newest_first { IteratorMode::End } else { IteratorMode::Start };
+        let mut indexes = Vec::new();
+        for row in self.db.iterator_cf_opt(self.family(VIEWS)?, options, mode).take(limit) {
+            let (key, _) = row?;
+            indexes.extend(key.get(prefix.len()..).and_then(u64_of));
+        }
+        Ok(indexes)
+    }
+
+    /// Calls `visit` with every row of the views, in key order.
+    pub fn each_row(&self, mut visit: impl FnMut(&[u8])) -> Result<(), StoreError> {
+        for row in self.db.iterator_cf(self.family(VIEWS)?, IteratorMode::Start) {
+            visit(&row?.0);
+        }
+        Ok(())
+    }
+
+    /// The number of rows in the dedup table.
+    pub fn dedup_rows(&self) -> Result<u64, StoreError> {
+        let mut count = 0;
+        for row in self.db.iterator_cf(self.family(DEDUP)?, IteratorMode::Start) {
+            row?;
+            count += 1;
+        }
+        Ok(count)
+    }
+
+    /// Stops background work; the database itself closes when the last reader lets go of it.
+    pub fn stop(&self) {
+        self.db.cancel_all_background_work(true);
+    }
+}
+
+/// One entry as it is stored.
+#[derive(Debug, Clone, Copy)]
+pub struct NewEntry<'a> {
+    /// The leaf's bytes.
+    pub leaf: &'a [u8],
+    /// The leaf's hash.
+    pub hash: &'a [u8; 32],
+    /// The payload; empty for none.
+    pub payload: &'a [u8],
+    /// Row prefixes of the views.
+    pub rows: &'a [Vec<u8>],
+}
+
+fn explain(path: &Path, source: rocksdb::Error) -> StoreError {
+    match source.kind() {
+        ErrorKind::IOError if source.to_string().contains("lock") => StoreError::Locked(path.to_owned()),
+        _ => StoreError::Database(source),
+    }
+}
+
+fn make_directory(path: &Path) -> Result<(), StoreError> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    fs::DirBuilder::new().mode(0o700).create(path).map_err(io_error(path))
+}
+
+fn sync_directory(path: &Path) -> Result<(), StoreError> {
+    fs::File::open(path).and_then(|directory| directory.sync_all()).map_err(io_error(path))
+}

@@ -1,0 +1,146 @@
+//! C2SP `tlog-tiles`: 256-wide tiles of hashes and entry bundles, and how their paths are written.
+//!
+//! A tile of level `L` holds 256 nodes of tree level `8 L`. Partial tiles are prefixes of what the full tile will be;
+//! their width at level `L` in a tree of `n` leaves is `floor(n / 256^L) mod 256`.
+
+use std::{fmt, str::FromStr};
+
+use super::hash::{Hash, node_hash};
+
+/// Hashes in a full tile, and entries in a full bundle.
+pub const WIDTH: usize = 256;
+/// Tree levels that one tile level spans.
+pub const HEIGHT: u32 = 8;
+
+/// What a tile path names, without the log's prefix.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum TilePath {
+    /// `tile/<level>/<index>[.p/<width>]`.
+    Hashes {
+        /// Tile level, 0 to 63.
+        level: u8,
+        /// Tile index.
+        index: u64,
+        /// 1 to 256; 256 is the full tile.
+        width: u16,
+    },
+    /// `tile/entries/<index>[.p/<width>]`.
+    Entries {
+        /// Bundle index.
+        index: u64,
+        /// 1 to 256; 256 is the full bundle.
+        width: u16,
+    },
+}
+
+/// Why text is not a tile path.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("not a tile path; expected tile/<level or entries>/<x001/x234/067>[.p/<1 to 255>]")]
+pub struct TileError;
+
+/// The width of the tile (`level`, `index`) in a tree of `size` leaves: 0 (absent) to 256 (full).
+pub fn width_in(size: u64, level: u8, index: u64) -> u16 {
+    let nodes = size.checked_shr(u32::from(level) * HEIGHT).unwrap_or(0);
+    let start = index.saturating_mul(256);
+    u16::try_from(nodes.saturating_sub(start).min(256)).unwrap_or(256)
+}
+
+/// Writes an index as `x001/x234/067`.
+fn write_index(f: &mut fmt::Formatter<'_>, index: u64) -> fmt::Result {
+    let mut groups = vec![index % 1_000];
+    let mut rest = index / 1_000;
+    while rest > 0 {
+        groups.push(rest % 1_000);
+        rest /= 1_000;
+    }
+    for group in groups.iter().skip(1).rev() {
+        write!(f, "x{group:03}/")?;
+    }
+    write!(f, "{:03}", index % 1_000)
+}
+
+impl fmt::Display for TilePath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (index, width) = match *self {
+            Self::Hashes { level, index, width } => {
+                write!(f, "tile/{level}/")?;
+                (index, width)
+            }
+            Self::Entries { index, width } => {
+                f.write_str("tile/entries/")?;
+                (index, width)
+            }
+        };
+        write_index(f, index)?;
+        if width < 256 { write!(f, ".p/{width}") } else { Ok(()) }
+    }
+}
+
+fn digits(text: &str) -> Option<u64> {
+    let plain = text.len() == 3 && text.bytes().all(|byte| byte.is_ascii_digit());
+    plain.then(|| text.parse().ok()).flatten()
+}
+
+/// Parses `x001/x234/067`; only the shortest form is accepted.
+fn parse_index(text: &str) -> Option<u64> {
+    let mut index = 0_u64;
+    let mut parts = text.split('/').peekable();
+    let mut first = true;
+    while let Some(part) = parts.next() {
+        let group = match parts.peek() {
+            Some(_) => digits(part.strip_prefix('x')?)?,
+            None => digits(part)?,
+        };
+        if first && group == 0 && parts.peek().is_some() {
+            return None;
+        }
+        first = false;
+        index = index.checked_mul(1_000)?.checked_add(group)?;
+    }
+    Some(index)
+}
+
+/// Parses a number without sign or leading zeros.
+fn parse_plain<T: FromStr>(text: &str) -> Option<T> {
+    let plain = text.bytes().all(|byte| byte.is_ascii_digit()) && (text == "0" || !text.starts_with('0'));
+    plain.then(|| text.parse().ok()).flatten()
+}
+
+impl FromStr for TilePath {
+    type Err = TileError;
+
+    fn from_str(text: &str) -> Result<Self, TileError> {
+        let parse = || {
+            let (kind, rest) = text.strip_prefix("tile/")?.split_once('/')?;
+            let (index, width) = match rest.split_once(".p/") {
+                Some((index, width)) => (index, parse_plain::<u16>(width).filter(|width| (1..256).contains(width))?),
+                None => (rest, 256),
+            };
+            let index = parse_index(index)?;
+            if kind == "entries" {
+                return Some(Self::Entries { index, width });
+            }
+            let level = parse_plain::<u8>(kind).filter(|level| *level < 64)?;
+            Some(Self::Hashes { level, index, width })
+        };
+        parse().ok_or(TileError)
+    }
+}
+
+/// The complete node `levels` above the bottom of a tile, at `offset` there; `None` if the tile is not wide enough.
+pub fn node_in(tile: &[Hash], levels: u32, offset: usize) -> Option<Hash> {
+    let span = 1_usize.checked_shl(levels)?;
+    let start = offset.checked_mul(span)?;
+    let mut row = tile.get(start..start.checked_add(span)?)?.to_vec();
+    while row.len() > 1 {
+        row = row.as_chunks::<2>().0.iter().map(|[left, right]| node_hash(left, right)).collect();
+    }
+    row.first().copied()
+}
+
+/// One record of an entry bundle: 16-bit length, then the entry. `None` if the entry is too long.
+pub fn push_entry(bundle: &mut Vec<u8>, entry: &[u8]) -> Option<()> {
+    bundle.extend_from_slice(&u16::try_from(entry.len()).ok()?.to_be_bytes());
+    bundle.extend_from_slice(entry);
+    Some(())
+}
