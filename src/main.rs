@@ -1,2 +1,2 @@
 //! Countersign.
-fn main(){}
+fn main() {}

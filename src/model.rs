@@ -3,6 +3,7 @@
 //! Pure: no I/O, no clock (time is passed in), no async, nothing of tonic, Kubernetes or `RocksDB`. Strings stop at
 //! the edge: what stands here was parsed once and is bounded by [`limits`].
 
+pub mod deployment;
 pub mod digest;
 pub mod evidence;
 pub mod identity;
@@ -11,6 +12,7 @@ pub mod judge;
 pub mod limits;
 pub mod policy;
 pub mod predicate;
+pub mod readiness;
 pub mod revocation;
 pub mod statement;
 pub mod trusted_root;

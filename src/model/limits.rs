@@ -40,3 +40,11 @@ pub const TEXT: usize = 4_096;
 pub const DOCUMENT: usize = 1024 * 1024;
 /// Log entries read as evidence about one digest, newest first, as a count.
 pub const EVIDENCE: usize = 256;
+/// Services and environments in one listing, as a count.
+pub const SERVICES: usize = 10_000;
+/// Deployment, health and approval records kept of one service and environment, newest first, as a count.
+pub const RECORDS: usize = 2_000;
+/// Items in one answer of the release or rollback service, as a count.
+pub const LISTING: usize = 1_000;
+/// How far a time given by a caller may lie in the future, in seconds.
+pub const FUTURE_SECONDS: i64 = 3_600;
