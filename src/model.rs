@@ -4,6 +4,7 @@
 //! the edge: what stands here was parsed once and is bounded by [`limits`].
 
 pub mod bundle;
+pub mod deployment;
 pub mod digest;
 pub mod evidence;
 pub mod identity;
@@ -13,6 +14,7 @@ pub mod leaf;
 pub mod limits;
 pub mod policy;
 pub mod predicate;
+pub mod readiness;
 pub mod revocation;
 pub mod statement;
 pub mod trusted_root;

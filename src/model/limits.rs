@@ -68,3 +68,11 @@ pub const RULE_VALUES: usize = 20_000;
 pub const CLOCK_SKEW_S: i64 = 300;
 /// Objects in one manifest, as a count.
 pub const OBJECTS: usize = 256;
+/// Services and environments in one listing, as a count.
+pub const SERVICES: usize = 10_000;
+/// Deployment, health and approval records kept of one service and environment, newest first, as a count.
+pub const RECORDS: usize = 2_000;
+/// Items in one answer of the release or rollback service, as a count.
+pub const LISTING: usize = 1_000;
+/// How far a time given by a caller may lie in the future, in seconds.
+pub const FUTURE_SECONDS: i64 = 3_600;

@@ -199,6 +199,7 @@ async fn an_image_that_no_policy_speaks_about_is_not_ours_to_refuse() {
         parts.judge = Box::new(|_question, _evidence| Judgement {
             verdict: Verdict { decision: Decision::Allow, reasons: vec![], warnings: vec![], policies: vec![] },
             mode: Mode::Enforce,
+            audited: vec![],
         });
         let door = Admission::with(parts, Settings::default());
         let outcome = door.review(&create(pod(&[&image("gone")])), now(), soon()).await;

@@ -1,0 +1,395 @@
+//! Whether it is safe to go back: facts in, readiness out.
+//!
+//! Pure: the rollback service collects [`Facts`], and [`assess`] alone decides, so that the same facts give the same
+//! answer, byte for byte, at any time. A fact that could not be had is never a yes and never an accusation: it makes
+//! the answer `Unknown`, unless something that is known makes it `Unsafe`. Spec: design §7.
+
+use std::fmt;
+
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    deployment::{Progress, Revision},
+    digest::Digest,
+    identity::Role,
+    policy::Mode,
+    revocation::Revocation,
+    verdict::{Code, LogRef, Verdict},
+};
+
+mod checks;
+mod scan;
+
+pub use checks::assess;
+pub use scan::{Delta, Finding, Level, Scan};
+
+/// The answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum Safety {
+    /// Every check ran and passed.
+    Safe,
+    /// Nothing stands against it, but something should be seen.
+    SafeWithWarnings,
+    /// Nothing is known to stand against it, but a check could not run.
+    Unknown,
+    /// Something stands against it.
+    Unsafe,
+}
+
+impl Safety {
+    /// 0 yes, 1 no, 2 could not tell. With `strict`, a warning is a no.
+    pub const fn exit_code(self, strict: bool) -> u8 {
+        match self {
+            Self::Safe => 0,
+            Self::SafeWithWarnings => {
+                if strict {
+                    1
+                } else {
+                    0
+                }
+            }
+            Self::Unsafe => 1,
+            Self::Unknown => 2,
+        }
+    }
+
+    /// The name as in JSON.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Safe => "SAFE",
+            Self::SafeWithWarnings => "SAFE_WITH_WARNINGS",
+            Self::Unknown => "UNKNOWN",
+            Self::Unsafe => "UNSAFE",
+        }
+    }
+
+    /// Whether one may go back.
+    pub const fn is_yes(self) -> bool {
+        matches!(self, Self::Safe | Self::SafeWithWarnings)
+    }
+}
+
+impl fmt::Display for Safety {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Whether a check says something, or could not be made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Class {
+    /// It ran.
+    Verdict,
+    /// It could not run; nothing may be concluded from it.
+    CouldNotRun,
+}
+
+impl Class {
+    /// The name as in JSON.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Verdict => "verdict",
+            Self::CouldNotRun => "could_not_run",
+        }
+    }
+}
+
+/// How much a check weighs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Severity {
+    /// It stands in the way.
+    Blocker,
+    /// It should be seen.
+    Warning,
+    /// Good to know.
+    Info,
+    /// Looked at and in order.
+    Passed,
+}
+
+impl Severity {
+    /// The name as in JSON.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Blocker => "blocker",
+            Self::Warning => "warning",
+            Self::Info => "info",
+            Self::Passed => "passed",
+        }
+    }
+}
+
+/// One thing that was looked at. A passed check carries the code of what it would have found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Check {
+    /// What kind.
+    pub code: Code,
+    /// Whether it ran.
+    pub class: Class,
+    /// How much it weighs.
+    pub severity: Severity,
+    /// One sentence.
+    pub message: String,
+    /// The log entries it rests on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub evidence: Vec<LogRef>,
+    /// What to do about it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub remedy: String,
+    /// Who may decide to go on all the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub override_role: Option<Role>,
+}
+
+/// Something that was asked of the outside: what it said and when, or why it could not be asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fact<T> {
+    /// What it said.
+    Known {
+        /// The answer.
+        value: T,
+        /// As of when.
+        as_of: Timestamp,
+    },
+    /// Why there is no answer, in one sentence.
+    Unknown(String),
+}
+
+/// What the judge said of the target, and whether that would keep it out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Judged {
+    /// The verdict under today's policy.
+    pub verdict: Verdict,
+    /// What admission does with a verdict that is not `Allow`.
+    pub mode: Mode,
+}
+
+/// What the registry has of an image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Availability {
+    /// Platforms of the index.
+    pub platforms: Vec<String>,
+    /// Manifests, configs and layers that were asked for.
+    pub blobs: usize,
+    /// What is definitely gone.
+    pub missing: Vec<String>,
+}
+
+/// What is known about a possible target.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TargetFacts {
+    /// Its digest.
+    pub digest: Digest,
+    /// Its past in this service and environment, if it has one.
+    pub revision: Option<Revision>,
+    /// What the judge says of it.
+    pub judged: Fact<Judged>,
+    /// Its own revocation, if it counts now.
+    pub revoked: Option<(Revocation, LogRef)>,
+    /// Revoked keys and identities among those that signed statements about it.
+    pub signers_revoked: Vec<(Code, Revocation, LogRef)>,
+    /// Where the statements about it stand in trusted logs, our own records of it not counted.
+    pub logged: Vec<LogRef>,
+    /// Digests of the bundles behind those statements, in the same order.
+    pub bundles: Vec<Digest>,
+    /// What the registry has.
+    pub availability: Fact<Availability>,
+    /// The newest scan.
+    pub scan: Option<Scan>,
+    /// The digest of the trusted root under which the evidence was proven.
+    pub root: Option<Digest>,
+}
+
+/// Everything [`assess`] may use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Facts {
+    /// The service.
+    pub service: String,
+    /// The environment.
+    pub environment: String,
+    /// When the question was asked.
+    pub now: Timestamp,
+    /// What runs now.
+    pub running: Option<Revision>,
+    /// The newest scan of what runs now.
+    pub running_scan: Option<Scan>,
+    /// Deployments under way.
+    pub under_way: Vec<Progress>,
+    /// The target.
+    pub target: TargetFacts,
+    /// The digest of the policies in force.
+    pub policy: Digest,
+}
+
+/// What counts as too old or too bad, beside the policy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rules {
+    /// The oldest scan that counts as knowledge.
+    pub scan_max_age: SignedDuration,
+    /// The level from which a finding that going back brings in blocks.
+    pub block_at: Level,
+    /// Whether a missing scan makes the answer `Unknown`, rather than a warning.
+    pub require_scan: bool,
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        Self { scan_max_age: SignedDuration::from_hours(7 * 24), block_at: Level::High, require_scan: false }
+    }
+}
+
+/// A revision, short.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Short {
+    /// The digest.
+    pub digest: Digest,
+    /// The image's name, if known.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub image: String,
+    /// The version, if known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// Who deployed it last.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub by: String,
+    /// When it last went live.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub live_since: Option<Timestamp>,
+}
+
+impl From<&Revision> for Short {
+    fn from(revision: &Revision) -> Self {
+        Self {
+            digest: revision.digest,
+            image: revision.image.clone(),
+            version: revision.version.clone(),
+            by: revision.by.clone(),
+            live_since: revision.live_since,
+        }
+    }
+}
+
+/// How old a fact is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Freshness {
+    /// Which: `evidence`, `registry`, `health`, `scan`, `scan_database`.
+    pub fact: String,
+    /// As of when.
+    pub as_of: Timestamp,
+    /// Seconds from then to the question.
+    pub age_seconds: i64,
+}
+
+/// Another target.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Alternative {
+    /// The revision.
+    pub revision: Short,
+    /// Whether it is safe.
+    pub verdict: Safety,
+    /// Why, in one sentence.
+    pub sentence: String,
+}
+
+/// The answer to "is it safe to go back to this digest here and now?".
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Readiness {
+    /// The service.
+    pub service: String,
+    /// The environment.
+    pub environment: String,
+    /// When the question was asked.
+    pub at: Timestamp,
+    /// The answer.
+    pub verdict: Safety,
+    /// The answer in one sentence.
+    pub sentence: String,
+    /// What runs now.
+    pub from: Option<Short>,
+    /// What was asked about.
+    pub to: Option<Short>,
+    /// What was looked at: blockers first, then what could not run, warnings, the rest.
+    pub checks: Vec<Check>,
+    /// The newest safe target.
+    pub recommended: Option<Short>,
+    /// The other targets, newest first.
+    pub alternatives: Vec<Alternative>,
+    /// Findings that going back brings in and takes away; absent when one side has no scan.
+    pub delta: Option<Delta>,
+    /// How old each fact is.
+    pub freshness: Vec<Freshness>,
+    /// What to run; only when it is safe.
+    pub command: Option<String>,
+    /// The digest of the policies in force.
+    pub policy: Digest,
+    /// The digest of the trusted root.
+    pub trusted_root: Option<Digest>,
+}
+
+impl Readiness {
+    /// The same readiness, told which targets there are beside its own. `all` is newest first and may hold its own.
+    #[must_use]
+    pub fn among(mut self, all: &[Self]) -> Self {
+        let best = |wanted: Safety| all.iter().find(|other| other.verdict == wanted);
+        self.recommended = best(Safety::Safe).or_else(|| best(Safety::SafeWithWarnings)).and_then(|r| r.to.clone());
+        let own = self.to.as_ref().map(|to| to.digest);
+        self.alternatives = all
+            .iter()
+            .filter_map(|other| {
+                let revision = other.to.clone().filter(|to| Some(to.digest) != own)?;
+                Some(Alternative { revision, verdict: other.verdict, sentence: other.sentence.clone() })
+            })
+            .collect();
+        self
+    }
+
+    /// The best of several, newest first: the newest safe one, else the newest safe with warnings, else the newest
+    /// that is unknown, else the newest.
+    pub fn best(all: &[Self]) -> Option<&Self> {
+        all.iter().min_by_key(|readiness| readiness.verdict)
+    }
+
+    /// The answer when there is nothing to go back to.
+    pub fn without_target(
+        (service, environment): (&str, &str),
+        now: Timestamp,
+        running: Option<&Revision>,
+        policy: Digest,
+    ) -> Self {
+        let (verdict, class, sentence) = if running.is_some() {
+            (Safety::Unsafe, Class::Verdict, "no earlier revision ran here, so there is nothing to go back to")
+        } else {
+            (Safety::Unknown, Class::CouldNotRun, "no deployment was ever recorded here, so nothing can be said")
+        };
+        let check = Check {
+            code: Code::NeverLiveHere,
+            class,
+            severity: Severity::Blocker,
+            message: sentence.to_owned(),
+            evidence: running.map(|revision| revision.at.clone()).into_iter().collect(),
+            remedy: "roll forward, or record what ran here with `countersign deployment record`".to_owned(),
+            override_role: None,
+        };
+        Self {
+            service: service.to_owned(),
+            environment: environment.to_owned(),
+            at: now,
+            verdict,
+            sentence: sentence.to_owned(),
+            from: running.map(Short::from),
+            to: None,
+            checks: vec![check],
+            recommended: None,
+            alternatives: Vec::new(),
+            delta: None,
+            freshness: Vec::new(),
+            command: None,
+            policy,
+            trusted_root: None,
+        }
+    }
+}
