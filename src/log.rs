@@ -5,6 +5,7 @@
 //! What a leaf means is not decided here, except that [`views`] knows how to find Sigstore bundles again.
 
 pub mod audit;
+mod bundle;
 mod opening;
 mod queue;
 mod sequencer;
@@ -83,6 +84,9 @@ pub enum View {
     All,
     /// Entries that speak about a digest.
     Digest(Digest),
+    /// Entries that are evidence about a digest for the judge: what is in [`View::Digest`] without the records of our
+    /// own services about it, of which there may be very many.
+    Evidence(Digest),
     /// Entries with a subject of this name, as in `registry/repository:tag`.
     Name(String),
     /// Entries whose certificate names this identity.
@@ -113,6 +117,12 @@ pub enum LogError {
     /// No entry, tile or size of that number.
     #[error("no such entry")]
     NotFound,
+    /// The entry has no payload: none was given, or it was erased.
+    #[error("entry {0} has no payload; it was erased, or none was given")]
+    NoPayload(u64),
+    /// The entry's payload is not a bundle that can be completed.
+    #[error("the bundle of entry {0} cannot be put together: {1}")]
+    Bundle(u64, String),
     /// The caller's input cannot be recorded.
     #[error("cannot be recorded: {0}")]
     Invalid(String),

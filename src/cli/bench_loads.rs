@@ -120,7 +120,7 @@ async fn log(args: &Args) -> anyhow::Result<Vec<Run>> {
             }
         }
     };
-    let fsyncs = { let log = log.clone(); move || log.counters().fsyncs };
+    let fsyncs = { let log = log.clone(); move || log.stats().fsyncs };
     let (mut runs, mut base) = (Vec::new(), 0);
     for callers in [1, 16, 256, 4_096] {
         let (call, offset) = (call.clone(), base);

@@ -47,11 +47,15 @@ impl SigningFace {
         let now = (self.clock)();
         let contents = jobs.iter().map(|job| job.content.clone()).collect();
         let signed = self.signing.sign(contents, &caller.identity, now).await.map_err(refusal)?;
-        let finish = jobs.iter().zip(signed).map(|(job, signed)| self.finish(job, signed, caller, now));
+        let finish: Vec<_> = jobs
+            .into_iter()
+            .zip(signed)
+            .map(|(job, signed)| self.clone().finish(job, signed, caller.clone(), now))
+            .collect();
         Ok(futures_util::stream::iter(finish).buffered(8).collect().await)
     }
 
-    async fn finish(&self, job: &Job, signed: Signed, caller: &Caller, now: Timestamp) -> v1::SignedBundle {
+    async fn finish(self, job: Job, signed: Signed, caller: Caller, now: Timestamp) -> v1::SignedBundle {
         tracing::info!(
             target: "audit", action = "sign", caller = %caller.identity,
             predicate_type = %job.predicate_type, entry = %signed.entry, "signed"

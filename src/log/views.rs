@@ -96,7 +96,8 @@ fn views(payload: &[u8]) -> Option<Vec<View>> {
         }
         of_statement(&Statement::parse(&decode(&envelope.payload)?).ok()?, &mut views);
     } else {
-        views.push(View::Digest(message_digest(bundle.message_signature.as_ref()?)?));
+        let digest = message_digest(bundle.message_signature.as_ref()?)?;
+        views.extend([View::Digest(digest), View::Evidence(digest)]);
         views.push(View::PredicateType(predicate::SIGN.to_owned()));
     }
     let certificate = bundle.verification_material.and_then(|material| material.certificate);
@@ -105,8 +106,12 @@ fn views(payload: &[u8]) -> Option<Vec<View>> {
 }
 
 fn of_statement(statement: &Statement, views: &mut Vec<View>) {
+    let is_evidence = is_evidence(statement);
     for subject in statement.subjects() {
         views.push(View::Digest(subject.digest));
+        if is_evidence {
+            views.push(View::Evidence(subject.digest));
+        }
         if !subject.name.is_empty() {
             views.push(View::Name(subject.name.clone()));
         }
@@ -119,6 +124,16 @@ fn of_statement(statement: &Statement, views: &mut Vec<View>) {
         && let (Some(service), Some(environment)) = (field("service"), field("environment"))
     {
         views.push(View::Service { service, environment });
+    }
+}
+
+/// Whether the judge may rest on it. Our own records about a digest (where it ran, how it was, what we answered) are
+/// found by service and environment; there may be so many that they would bury the signatures.
+fn is_evidence(statement: &Statement) -> bool {
+    match statement.predicate_type() {
+        predicate::DEPLOYMENT | predicate::HEALTH | predicate::READINESS | predicate::REVOCATION => false,
+        predicate::VSA => statement.predicate().get(predicate::READINESS).is_none(),
+        _ => true,
     }
 }
 
@@ -147,13 +162,10 @@ fn identity(certificate: &[u8]) -> Option<Identity> {
 
 /// The row prefix of a view; `None` for [`View::All`], which needs no rows.
 pub fn prefix(view: &View) -> Option<Vec<u8>> {
-    let digest_bytes;
     let (kind, parts): (u8, Vec<&[u8]>) = match view {
         View::All => return None,
-        View::Digest(digest) => {
-            digest_bytes = *digest.as_bytes();
-            (1, vec![&digest_bytes])
-        }
+        View::Digest(digest) => (1, vec![digest.as_bytes()]),
+        View::Evidence(digest) => (6, vec![digest.as_bytes()]),
         View::Name(name) => (2, vec![name.as_bytes()]),
         View::Identity(identity) => (3, vec![identity.issuer.as_bytes(), identity.subject.as_bytes()]),
         View::PredicateType(predicate_type) => (4, vec![predicate_type.as_bytes()]),
