@@ -1,1 +1,238 @@
-//! To be written.
+//! Who is calling: OIDC tokens and mutual TLS; claims to roles.
+//!
+//! [`Authenticator::authenticate`] turns what a listener was given ([`Credentials`]) into a [`Caller`], or says why not
+//! in a [`Refusal`]. A token wins over a client certificate: who sends one means it. An identity without a role is
+//! refused like no identity.
+//!
+//! Not here: what a role may do (the faces ask for roles), the TLS handshake (the server verifies the chain of a client
+//! certificate before its leaf gets here), and signing certificates. Time is a parameter. Nothing of a token is ever
+//! printed, in messages or logs: what a refusal names was configured here or was verified before.
+
+use std::fmt;
+
+use jiff::Timestamp;
+
+use crate::model::{Caller, Identity, limits};
+
+mod issuer;
+mod jwks;
+mod peer;
+mod rules;
+mod settings;
+mod subject;
+mod token;
+
+pub use peer::peer_identity;
+pub use settings::{Issuer, Rule, Settings, SubjectForm};
+
+use issuer::Keys;
+use rules::{Claims, Rules};
+use token::Unverified;
+
+/// What a listener was given by a caller.
+#[derive(Clone, Default)]
+pub struct Credentials {
+    /// The token of an `authorization: Bearer …` header, without the scheme.
+    pub bearer: Option<String>,
+    /// The leaf certificate (DER) of a TLS client whose chain the handshake has verified.
+    pub peer: Option<Vec<u8>>,
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credentials")
+            .field("bearer", &self.bearer.as_ref().map(|_| "[redacted]"))
+            .field("peer", &self.peer.as_ref().map(Vec::len))
+            .finish()
+    }
+}
+
+/// Why the settings cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum IdentityError {
+    /// An issuer's entry is wrong.
+    #[error("identity.issuers[{index}] ({url}): {problem}")]
+    Issuer {
+        /// Its place in the list, from 0.
+        index: usize,
+        /// Its URL, as written.
+        url: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A rule is wrong.
+    #[error("identity.rules[{index}]: {problem}")]
+    Rule {
+        /// Its place in the list, from 0.
+        index: usize,
+        /// The field, and what is wrong with it.
+        problem: String,
+    },
+    /// The client CA file is wrong.
+    #[error("identity.client_ca_file: {0}")]
+    ClientCa(String),
+    /// The mutual-TLS issuer is wrong.
+    #[error("identity.mtls_issuer {0}")]
+    MtlsIssuer(&'static str),
+}
+
+/// Why a caller was not let in: what was wrong, and what to do.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// Neither token nor certificate.
+    #[error(
+        "no token and no client certificate were sent; send `authorization: Bearer <OIDC token>` or use mutual TLS"
+    )]
+    Missing,
+    /// Over [`limits::TOKEN`].
+    #[error("credentials are too large; a token may have {} bytes", limits::TOKEN)]
+    TooLarge,
+    /// Not a token that can be read.
+    #[error("token is malformed: {0}; send the OIDC token as the issuer gave it")]
+    Malformed(&'static str),
+    /// The signature algorithm is not allowed, at all or for this key.
+    #[error(
+        "token's algorithm is not accepted, or not that of its key; \
+         have it signed with RS256, RS384, RS512, PS256, ES256, ES384 or EdDSA"
+    )]
+    Algorithm,
+    /// Nobody configured issued it.
+    #[error("token is from an issuer that is not configured; an admin can add it under [[identity.issuers]]")]
+    UnknownIssuer,
+    /// The issuer has no such key.
+    #[error("token names a key that its issuer does not publish; get a new token")]
+    UnknownKey,
+    /// The signature does not verify.
+    #[error("token's signature does not verify; get a new token")]
+    Signature,
+    /// Its time is over.
+    #[error("credentials have expired; get new ones")]
+    Expired,
+    /// Its time has not come.
+    #[error("credentials are not valid yet; check this machine's clock and the issuer's")]
+    NotYetValid,
+    /// Meant for somebody else.
+    #[error("token is for another audience; ask the issuer for one with audience {wanted:?}")]
+    Audience {
+        /// The audience that is configured for this issuer.
+        wanted: String,
+    },
+    /// A claim is missing or wrong.
+    #[error("token's claim {claim:?} {problem}")]
+    Claim {
+        /// The claim's name.
+        claim: String,
+        /// What it must be, and what to do.
+        problem: &'static str,
+    },
+    /// The client certificate does not say who it is.
+    #[error("client certificate cannot be used: {0}; issue one with exactly one SPIFFE ID, URI or DNS name")]
+    Certificate(&'static str),
+    /// Somebody known, for whom no rule has a role.
+    #[error("{identity} holds no role; an admin can add a rule for it under [[identity.rules]]")]
+    NoRole {
+        /// Who it is.
+        identity: Identity,
+    },
+    /// The issuer could not be asked for its keys.
+    #[error("keys of issuer {issuer} cannot be fetched at the moment; try again, and check that the issuer answers")]
+    IssuerUnavailable {
+        /// The configured URL.
+        issuer: String,
+    },
+}
+
+impl Refusal {
+    /// The reason in upper case, for `google.rpc.ErrorInfo`.
+    pub const fn reason(&self) -> &'static str {
+        match self {
+            Self::Missing => "CREDENTIALS_MISSING",
+            Self::TooLarge => "CREDENTIALS_TOO_LARGE",
+            Self::Malformed(_) => "TOKEN_MALFORMED",
+            Self::Algorithm => "TOKEN_ALGORITHM",
+            Self::UnknownIssuer => "ISSUER_UNKNOWN",
+            Self::UnknownKey => "KEY_UNKNOWN",
+            Self::Signature => "TOKEN_SIGNATURE",
+            Self::Expired => "CREDENTIALS_EXPIRED",
+            Self::NotYetValid => "CREDENTIALS_NOT_YET_VALID",
+            Self::Audience { .. } => "TOKEN_AUDIENCE",
+            Self::Claim { .. } => "TOKEN_CLAIM",
+            Self::Certificate(_) => "CERTIFICATE_UNUSABLE",
+            Self::NoRole { .. } => "ROLE_NONE",
+            Self::IssuerUnavailable { .. } => "ISSUER_UNAVAILABLE",
+        }
+    }
+
+    fn claim(claim: &str, problem: &'static str) -> Self {
+        Self::Claim { claim: claim.to_owned(), problem }
+    }
+}
+
+/// Knows the issuers and the rules.
+#[derive(Debug)]
+pub struct Authenticator {
+    issuers: Vec<(Issuer, Keys)>,
+    mtls_issuer: String,
+    rules: Rules,
+}
+
+impl Authenticator {
+    /// Checks the settings and reads the files that they name. Nothing is fetched yet: an issuer that is down does not
+    /// keep the service from starting.
+    ///
+    /// # Errors
+    /// An [`IdentityError`] that names the first entry that is wrong.
+    pub fn new(settings: &Settings) -> Result<Self, IdentityError> {
+        if settings.mtls_issuer.is_empty() || settings.mtls_issuer.len() > limits::URI {
+            return Err(IdentityError::MtlsIssuer("is empty or too long; leave it out for the default"));
+        }
+        if let Some(path) = &settings.client_ca_file {
+            let pem = issuer::read(path).map_err(IdentityError::ClientCa)?;
+            let certificates = x509_cert::Certificate::load_pem_chain(&pem).map_err(|source| source.to_string());
+            if certificates.map_err(IdentityError::ClientCa)?.is_empty() {
+                return Err(IdentityError::ClientCa(format!("{} holds no certificate", path.display())));
+            }
+        }
+        let mut issuers: Vec<(Issuer, Keys)> = Vec::new();
+        for (index, entry) in settings.issuers.iter().enumerate() {
+            let wrong = |problem: String| IdentityError::Issuer { index, url: entry.url.clone(), problem };
+            if entry.url == settings.mtls_issuer {
+                return Err(wrong("is also the mtls_issuer; tokens and certificates would be mixed up".to_owned()));
+            }
+            if issuers.iter().any(|(known, _)| known.url == entry.url) {
+                return Err(wrong("is listed twice".to_owned()));
+            }
+            if entry.audience.is_empty() {
+                return Err(wrong("audience is empty; leave it out for the default".to_owned()));
+            }
+            issuers.push((entry.clone(), Keys::open(entry).map_err(wrong)?));
+        }
+        Ok(Self { issuers, mtls_issuer: settings.mtls_issuer.clone(), rules: Rules::compile(&settings.rules)? })
+    }
+
+    /// Who is calling, and what they may do.
+    ///
+    /// # Errors
+    /// A [`Refusal`], which is a result to report to the caller, not a failure of ours.
+    pub async fn authenticate(&self, credentials: Credentials, now: Timestamp) -> Result<Caller, Refusal> {
+        let (identity, claims) = match (credentials.bearer, credentials.peer) {
+            (Some(token), _) => self.bearer(&token, now).await?,
+            (None, Some(leaf)) => (peer_identity(&leaf, &self.mtls_issuer, now)?, Claims::new()),
+            (None, None) => return Err(Refusal::Missing),
+        };
+        let roles = self.rules.roles(&identity, &claims);
+        if roles.is_empty() { Err(Refusal::NoRole { identity }) } else { Ok(Caller { identity, roles }) }
+    }
+
+    async fn bearer(&self, token: &str, now: Timestamp) -> Result<(Identity, Claims), Refusal> {
+        let token = Unverified::parse(token)?;
+        let issuer = token.issuer().ok_or_else(|| Refusal::claim("iss", "must be the issuer's URL"))?;
+        let (settings, keys) =
+            self.issuers.iter().find(|(known, _)| known.url == issuer).ok_or(Refusal::UnknownIssuer)?;
+        let key = keys.key(token.kid.as_deref(), token.algorithm, now).await?;
+        let claims = token.verify(&key)?;
+        token::check_claims(&claims, settings, now)?;
+        let subject = subject::subject(settings.subject, &claims)?;
+        Ok((Identity { subject, issuer: settings.url.clone() }, claims))
+    }
+}

@@ -34,6 +34,8 @@ pub const IMAGES: usize = 256;
 pub const TOKEN: usize = 16 * 1024;
 /// One OIDC discovery or JWKS document.
 pub const JWKS: usize = 512 * 1024;
+/// Keys read from one JWKS, as a count.
+pub const JWKS_KEYS: usize = 64;
 /// Free text given by a person: a reason, a comment.
 pub const TEXT: usize = 4_096;
 /// One YAML or TOML document given by an operator.
