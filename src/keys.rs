@@ -1,31 +1,349 @@
-//! STUB: the keys' owner replaces this file; signatures stay.
-#![allow(unused, clippy::all, missing_docs, reason = "stub")]
-use std::path::Path;
-use jiff::Timestamp;
-use crate::model::Identity;
+//! Custody of private keys: sealed files, the certificate authority and the time-stamp authority.
+//!
+//! [`Keyring::create`] makes all keys of one instance and seals each with a key-encryption key ([`Kek`]) that is
+//! kept elsewhere; [`Keyring::open`] opens them. The private keys never leave this module: others ask for a
+//! certificate ([`Keyring::issue`]), a timestamp ([`Keyring::timestamp`]), a signature of the log
+//! ([`Keyring::log_key`]) or the public side ([`Keyring::trusted_root`]). Not here: who may ask (faces), what is
+//! signed (`signing`), hardware tokens (later). Design §4; certificate profile: `Sigstore` (Fulcio), RFC 5280,
+//! RFC 6962 for the SCT, RFC 3161 and RFC 5816 for timestamps.
+//!
+//! ```text
+//! DIR/keys/                     0700, each file 0600
+//!   ca-root.key  ca-root.pem            P-384, ten years; the key is needed only to renew the intermediate
+//!   ca.key       ca.pem                 P-384 intermediate, signs ten-minute certificates
+//!   sct.key      sct.pem                P-256, signs certificate timestamps
+//!   log.key      log.pem                Ed25519, signs checkpoints
+//!   tsa-root.key tsa-root.pem           P-384; the key is needed only to renew the leaf
+//!   tsa.key      tsa.pem                P-256, signs RFC 3161 timestamps
+//!   tls-ca.key   tls-ca.pem             P-256, the local authority for TLS
+//!   manifest.json                       written last: a directory without it is half made
+//! ```
 
+mod ca;
+mod cert;
+mod ec;
+mod kek;
+mod seal;
+mod tls;
+mod trust;
+mod tsa;
+mod vault;
+
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
+use jiff::{SignedDuration, Timestamp};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+
+use crate::model::Identity;
+pub use ec::EphemeralKey;
+pub use kek::{Kek, KekSource};
+pub use trust::{Public, check_host};
+
+use self::{cert::Authority, vault::Vault};
+
+/// How long authorities live.
+const AUTHORITY_LIFE: SignedDuration = SignedDuration::from_hours(24 * 3_652);
+/// How far `notBefore` lies back, so that clocks a little behind ours accept what we just made.
+const AUTHORITY_BACKDATE: SignedDuration = SignedDuration::from_mins(1);
+
+/// Why keys could not be made, opened or used.
 #[derive(Debug, thiserror::Error)]
-pub enum KeyError { #[error("{0}")] Other(String) }
-/// An ephemeral P-256 key: made for one signature or batch, then dropped.
-#[derive(Debug)]
-pub struct EphemeralKey;
-impl EphemeralKey {
-    pub fn generate() -> Result<Self, KeyError> { unimplemented!() }
-    /// SubjectPublicKeyInfo, DER.
-    pub fn spki(&self) -> Vec<u8> { unimplemented!() }
-    /// ECDSA over SHA-256 of `message`, ASN.1 DER.
-    pub fn sign(&self, message: &[u8]) -> Result<Vec<u8>, KeyError> { unimplemented!() }
-    /// ECDSA over a SHA-256 digest computed elsewhere, ASN.1 DER.
-    pub fn sign_digest(&self, digest: &[u8; 32]) -> Result<Vec<u8>, KeyError> { unimplemented!() }
+pub enum KeyError {
+    /// The host name cannot be a log's origin.
+    #[error("host name {host:?} cannot be used: {problem}")]
+    Host {
+        /// What was given.
+        host: String,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// The key-encryption key could not be read.
+    #[error("key-encryption key from {from} {problem}")]
+    Kek {
+        /// The file, variable or credential.
+        from: String,
+        /// What is wrong, and what to do.
+        problem: String,
+    },
+    /// There are keys here already.
+    #[error("{0} exists already; keys are never overwritten, choose another directory")]
+    Exists(PathBuf),
+    /// There are no keys here.
+    #[error("{0} does not exist; make it with `countersign init --data DIR --host NAME`, or correct the path")]
+    Missing(PathBuf),
+    /// `init` did not finish.
+    #[error("{0} is half made: `countersign init` did not finish; remove the directory and run it again")]
+    HalfMade(PathBuf),
+    /// Made by a version that writes another format.
+    #[error("{path} has format {found}; this version reads format {known}", known = vault::FORMAT)]
+    Format {
+        /// The manifest.
+        path: PathBuf,
+        /// The format it names.
+        found: u64,
+    },
+    /// The key-encryption key is not the one the keys were sealed with.
+    #[error("{0} was sealed with another key-encryption key; give the one that `countersign init` used")]
+    WrongKek(PathBuf),
+    /// A file is missing, truncated or changed.
+    #[error("{path} {problem}; restore it from a backup")]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// The keys belong to another host.
+    #[error("the keys were made for host {found:?}, but the configuration says {wanted:?}; a log's name cannot change")]
+    WrongHost {
+        /// The configured name.
+        wanted: String,
+        /// The name in the manifest.
+        found: String,
+    },
+    /// No certificate can be issued for this identity.
+    #[error("no certificate can name {subject:?}: {problem}")]
+    Identity {
+        /// The subject.
+        subject: String,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// No certificate can be issued for this public key.
+    #[error("public key is not acceptable: {0}")]
+    PublicKey(&'static str),
+    /// A timestamp request that cannot be answered.
+    #[error("timestamp request is not acceptable: {0}")]
+    Request(&'static str),
+    /// The time is outside what certificates can say.
+    #[error("time {0} cannot be written into a certificate")]
+    Time(Timestamp),
+    /// Reading or writing failed.
+    #[error("cannot {what} {path}")]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// Why it failed.
+        source: std::io::Error,
+    },
+    /// The cryptographic library refused.
+    #[error("cannot {0}")]
+    Crypto(&'static str),
+    /// A structure could not be encoded or decoded.
+    #[error("cannot encode or decode ASN.1: {0}")]
+    Asn1(#[from] der::Error),
 }
+
 /// All private keys of one instance, opened.
-#[derive(Debug)]
-pub struct Keyring;
+pub struct Keyring {
+    public: Public,
+    trusted_root: String,
+    ca: ca::Issuer,
+    tsa: tsa::Stamper,
+    tls: Authority,
+    log: LogKey,
+}
+
 impl Keyring {
+    /// Makes the keys and certificates of a new instance in `dir/keys`; the manifest is written last.
+    ///
+    /// # Errors
+    /// [`KeyError::Host`], [`KeyError::Exists`] (also [`KeyError::HalfMade`]) or an input/output failure, after
+    /// which the directory is half made.
+    pub fn create(dir: &Path, kek: &Kek, host: &str, now: Timestamp) -> Result<(), KeyError> {
+        check_host(host)?;
+        let from = now - AUTHORITY_BACKDATE;
+        let until = from + AUTHORITY_LIFE;
+        let mut vault = Vault::create(dir, kek)?;
+
+        let ca_root = Authority::root(host, "countersign CA root", ec::Curve::P384, from, until, 1)?;
+        let ca = ca_root.intermediate(host, "countersign CA", from, until)?;
+        let tsa_root = Authority::root(host, "countersign TSA root", ec::Curve::P384, from, until, 0)?;
+        let (tsa_key, tsa_cert) = tsa::leaf(&tsa_root, host, from, until)?;
+        let tls_ca = Authority::root(host, "countersign TLS CA", ec::Curve::P256, from, until, 0)?;
+        for (role, authority) in [("ca-root", &ca_root), ("ca", &ca), ("tsa-root", &tsa_root), ("tls-ca", &tls_ca)] {
+            vault.put_key(role, authority.key().to_pkcs8()?.as_ref())?;
+            vault.put_public(role, "CERTIFICATE", authority.certificate())?;
+        }
+        vault.put_key("tsa", tsa_key.to_pkcs8()?.as_ref())?;
+        vault.put_public("tsa", "CERTIFICATE", &tsa_cert)?;
+
+        let sct = ec::EcKey::generate(ec::Curve::P256)?;
+        vault.put_key("sct", sct.to_pkcs8()?.as_ref())?;
+        vault.put_public("sct", "PUBLIC KEY", sct.spki())?;
+        let log = Ed25519KeyPair::generate().map_err(|_source| KeyError::Crypto("generate the log key"))?;
+        let pkcs8 = log.to_pkcs8v1().map_err(|_source| KeyError::Crypto("write the log key"))?;
+        vault.put_key("log", pkcs8.as_ref())?;
+        vault.put_public("log", "PUBLIC KEY", &trust::ed25519_spki(&public_key(&log)?))?;
+        vault.finish(host, from)
+    }
+
+    /// Opens the keys in `dir/keys`. The two root keys stay sealed: they are needed only for renewal.
+    ///
+    /// # Errors
+    /// [`KeyError::Missing`], [`KeyError::HalfMade`], [`KeyError::WrongKek`], [`KeyError::Damaged`].
+    pub fn open(dir: &Path, kek: &Kek) -> Result<Self, KeyError> {
+        let vault = Vault::open(dir, kek)?;
+        let public = Public::from_vault(&vault)?;
+        let authority = |role: &'static str, curve| -> Result<Authority, KeyError> {
+            let key = ec::EcKey::from_pkcs8(curve, &vault.key(role)?)?;
+            Authority::new(key, vault.public(role)?).map_err(|_source| vault.damaged(role, "does not fit its key"))
+        };
+        let sct = ec::EcKey::from_pkcs8(ec::Curve::P256, &vault.key("sct")?)?;
+        let tsa = ec::EcKey::from_pkcs8(ec::Curve::P256, &vault.key("tsa")?)?;
+        let log = Ed25519KeyPair::from_pkcs8(&vault.key("log")?)
+            .map_err(|_source| vault.damaged("log", "is not an Ed25519 key"))?;
+        let log = LogKey { public: public_key(&log)?, pair: Arc::new(log) };
+        if log.public != public.log_key || sct.spki() != public.sct_key {
+            return Err(vault.damaged("log", "does not fit its public key"));
+        }
+        Ok(Self {
+            trusted_root: public.trusted_root(),
+            ca: ca::Issuer::new(authority("ca", ec::Curve::P384)?, sct),
+            tsa: tsa::Stamper::new(tsa, &public.tsa)?,
+            tls: authority("tls-ca", ec::Curve::P256)?,
+            log,
+            public,
+        })
+    }
+
+    /// Refuses keys that were made for another host.
+    ///
+    /// # Errors
+    /// [`KeyError::WrongHost`].
+    pub fn require_host(&self, host: &str) -> Result<(), KeyError> {
+        if self.public.host == host {
+            return Ok(());
+        }
+        Err(KeyError::WrongHost { wanted: host.to_owned(), found: self.public.host.clone() })
+    }
+
+    /// The host name for which the keys were made: the log's origin.
+    pub fn host(&self) -> &str {
+        &self.public.host
+    }
+
+    /// The public side: certificates, keys, trust documents.
+    pub fn public(&self) -> &Public {
+        &self.public
+    }
+
     /// Issues a ten-minute code-signing certificate (DER) for `identity` over `spki`, with embedded SCT.
-    pub fn issue(&self, identity: &Identity, spki: &[u8], now: Timestamp) -> Result<Vec<u8>, KeyError> { unimplemented!() }
-    /// RFC 3161: a whole TimeStampResp (DER) over SHA-256 of `message`.
-    pub fn timestamp(&self, message: &[u8], now: Timestamp) -> Result<Vec<u8>, KeyError> { unimplemented!() }
+    ///
+    /// # Errors
+    /// [`KeyError::Identity`] or [`KeyError::PublicKey`] for what a certificate cannot say.
+    pub fn issue(&self, identity: &Identity, spki: &[u8], now: Timestamp) -> Result<Vec<u8>, KeyError> {
+        self.ca.issue(identity, spki, now)
+    }
+
+    /// RFC 3161: a whole `TimeStampResp` (DER) over SHA-256 of `message`.
+    pub fn timestamp(&self, message: &[u8], now: Timestamp) -> Result<Vec<u8>, KeyError> {
+        self.tsa.stamp(message, now)
+    }
+
+    /// Answers an RFC 3161 `TimeStampReq` (DER): nonce echoed, certificate embedded if asked for.
+    ///
+    /// # Errors
+    /// [`KeyError::Request`] names what is not acceptable.
+    pub fn stamp_request(&self, request: &[u8], now: Timestamp) -> Result<Vec<u8>, KeyError> {
+        self.tsa.answer(request, now)
+    }
+
+    /// The key that signs checkpoints.
+    pub fn log_key(&self) -> LogKey {
+        self.log.clone()
+    }
+
     /// `trusted_root.json`, v0.1.
-    pub fn trusted_root(&self) -> &str { unimplemented!() }
+    pub fn trusted_root(&self) -> &str {
+        &self.trusted_root
+    }
+
+    /// `SigningConfig` v0.2 for clients that find this instance at `base_url`.
+    pub fn signing_config(&self, base_url: &str) -> String {
+        self.public.signing_config(base_url)
+    }
+
+    /// `ClientTrustConfig` v0.1: the trusted root and the signing configuration in one document.
+    pub fn client_trust_config(&self, base_url: &str) -> String {
+        self.public.client_trust_config(base_url)
+    }
+
+    /// What will expire, and when.
+    pub fn expiries(&self) -> Vec<(String, Timestamp)> {
+        self.public.expiries()
+    }
+
+    /// A TLS server certificate for `names` (DNS names or IP addresses) and its key, made now and kept nowhere.
+    ///
+    /// Valid for 397 days: make another one when the process starts.
+    pub fn tls_server(
+        &self,
+        names: &[String],
+        now: Timestamp,
+    ) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), KeyError> {
+        tls::server(&self.tls, names, now)
+    }
+
+    /// The local TLS authority, PEM: what clients put into their trust store.
+    pub fn tls_ca_pem(&self) -> String {
+        self.public.tls_ca_pem()
+    }
+
+    /// A client certificate for mutual TLS that names `name`, a SPIFFE URI or a DNS name: certificate and key, PEM.
+    ///
+    /// # Errors
+    /// [`KeyError::Identity`] if `name` is neither.
+    pub fn issue_client(
+        &self,
+        name: &str,
+        now: Timestamp,
+        days: u16,
+    ) -> Result<(String, zeroize::Zeroizing<String>), KeyError> {
+        tls::client(&self.tls, name, now, days)
+    }
+}
+
+impl fmt::Debug for Keyring {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Keyring").field("host", &self.public.host).finish_non_exhaustive()
+    }
+}
+
+/// The Ed25519 key that signs a log's checkpoints.
+#[derive(Clone)]
+pub struct LogKey {
+    pair: Arc<Ed25519KeyPair>,
+    public: [u8; 32],
+}
+
+impl LogKey {
+    /// The 32-byte public key.
+    pub fn public_key(&self) -> [u8; 32] {
+        self.public
+    }
+
+    /// Signs `message` (Ed25519, RFC 8032).
+    pub fn sign(&self, message: &[u8]) -> [u8; 64] {
+        let mut signature = [0; 64];
+        signature.copy_from_slice(self.pair.sign(message).as_ref());
+        signature
+    }
+}
+
+impl fmt::Debug for LogKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LogKey").field("public", &hex::encode(self.public)).finish_non_exhaustive()
+    }
+}
+
+fn public_key(pair: &Ed25519KeyPair) -> Result<[u8; 32], KeyError> {
+    pair.public_key().as_ref().try_into().map_err(|_source| KeyError::Crypto("read the log's public key"))
 }

@@ -35,8 +35,7 @@ pub fn matches(wanted: &str, actual: &str) -> bool {
     if wanted == actual {
         return true;
     }
-    [SPDX, CYCLONEDX].contains(&wanted)
-        && actual.strip_prefix(wanted).is_some_and(|rest| rest.starts_with("/v"))
+    [SPDX, CYCLONEDX].contains(&wanted) && actual.strip_prefix(wanted).is_some_and(|rest| rest.starts_with("/v"))
 }
 
 /// What a predicate of a known type lacks.
@@ -108,12 +107,20 @@ fn shape(predicate_type: &str) -> &'static [(&'static str, Wanted)] {
         ],
         TEST_RESULT => &[("result", TEST_OUTCOME), ("configuration", Wanted::List)],
         DEPLOYMENT => &[("service", Wanted::Text), ("environment", Wanted::Text)],
-        HEALTH => &[("service", Wanted::Text), ("environment", Wanted::Text), ("healthy", Wanted::OneOf(&[], "a boolean"))],
+        HEALTH => {
+            &[("service", Wanted::Text), ("environment", Wanted::Text), ("healthy", Wanted::OneOf(&[], "a boolean"))]
+        }
         APPROVAL => &[("service", Wanted::Text), ("environment", Wanted::Text)],
-        REVOCATION => &[("kind", Wanted::OneOf(&["artifact", "key", "identity"], "artifact, key or identity")), ("since", Wanted::Time), ("reason", Wanted::Text)],
+        REVOCATION => &[
+            ("kind", Wanted::OneOf(&["artifact", "key", "identity"], "artifact, key or identity")),
+            ("since", Wanted::Time),
+            ("reason", Wanted::Text),
+        ],
         READINESS => &[("service", Wanted::Text), ("environment", Wanted::Text), ("verdict", Wanted::Text)],
         other if matches(SPDX, other) => &[("spdxVersion", Wanted::Text)],
-        other if matches(CYCLONEDX, other) => &[("bomFormat", Wanted::OneOf(&["CycloneDX"], "\"CycloneDX\"")), ("specVersion", Wanted::Text)],
+        other if matches(CYCLONEDX, other) => {
+            &[("bomFormat", Wanted::OneOf(&["CycloneDX"], "\"CycloneDX\"")), ("specVersion", Wanted::Text)]
+        }
         _ => &[],
     }
 }

@@ -153,11 +153,7 @@ pub fn verify_with_key(bundle: &[u8], subject: &Digest, root: &TrustedRoot, key:
     let id = Digest::of(key.as_bytes());
     let result = root
         .verifier()
-        .verify(
-            Sha256Hash::new(*subject.as_bytes()),
-            &parsed,
-            &PublicKeyVerificationPolicy::new(key),
-        )
+        .verify(Sha256Hash::new(*subject.as_bytes()), &parsed, &PublicKeyVerificationPolicy::new(key))
         .map_err(rejection)?;
     admit(&parsed, bundle, subject, root, &result, Signer::Key(id), id)
 }
@@ -175,10 +171,11 @@ fn admit(
     if !statement.names(subject) {
         return Err(Rejection::Subject(format!("{subject} is not among its subjects")));
     }
-    let log = parsed.verification_material.tlog_entries.first().filter(|_| result.tlog_verified()).map(|entry| LogRef {
-        origin: root.origin_of(entry.log_id.key_id.as_bytes()).unwrap_or_default().to_owned(),
-        index: entry.inclusion_proof.as_ref().map_or(entry.log_index.get(), |proof| proof.log_index.get()),
-    });
+    let log =
+        parsed.verification_material.tlog_entries.first().filter(|_| result.tlog_verified()).map(|entry| LogRef {
+            origin: root.origin_of(entry.log_id.key_id.as_bytes()).unwrap_or_default().to_owned(),
+            index: entry.inclusion_proof.as_ref().map_or(entry.log_index.get(), |proof| proof.log_index.get()),
+        });
     Ok(Verified {
         statement,
         signer,
@@ -218,9 +215,9 @@ fn rejection(error: SigstoreError) -> Rejection {
     match error {
         SigstoreError::SignatureInvalid(_) => Rejection::Signature(text),
         SigstoreError::ArtifactMismatch(_) | SigstoreError::UnsupportedArtifact(_) => Rejection::Subject(text),
-        SigstoreError::Certificate(_) | SigstoreError::IdentityMismatch { .. } | SigstoreError::IssuerMismatch { .. } => {
-            Rejection::Certificate(text)
-        }
+        SigstoreError::Certificate(_)
+        | SigstoreError::IdentityMismatch { .. }
+        | SigstoreError::IssuerMismatch { .. } => Rejection::Certificate(text),
         SigstoreError::TransparencyLog(_) => Rejection::Log(text),
         SigstoreError::Timestamp(_) => Rejection::Timestamp(text),
         SigstoreError::UnsupportedBundle(_) => Rejection::Unsupported(text),

@@ -1,0 +1,150 @@
+//! The certificate authority: ten-minute code-signing certificates in the profile of Fulcio, with embedded SCT.
+//!
+//! One certificate costs two signatures: P-256 for the SCT, P-384 for the certificate. The SCT (RFC 6962 §3.2) is
+//! over the certificate without the SCT extension, so the body is built once and encoded twice. Our own key makes
+//! the SCT in the process: clients verify its signature, and none asks a log for it.
+
+use const_oid::{
+    ObjectIdentifier,
+    db::rfc5912::{ID_EC_PUBLIC_KEY, ID_KP_CODE_SIGNING, SECP_256_R_1, SECP_384_R_1, SECP_521_R_1},
+};
+use der::{
+    Decode as _, Encode as _,
+    asn1::{Ia5String, OctetString},
+};
+use jiff::{SignedDuration, Timestamp};
+use sha2::{Digest as _, Sha256};
+use spki::SubjectPublicKeyInfoRef;
+use x509_cert::{
+    ext::{
+        Extension,
+        pkix::{ExtendedKeyUsage, KeyUsage, KeyUsages, SubjectAltName, name::GeneralName},
+    },
+    name::RdnSequence,
+};
+
+use super::{
+    KeyError,
+    cert::{self, Authority, Request, extension, raw_extension},
+    ec::EcKey,
+};
+use crate::model::{Identity, limits};
+
+/// Issuer, raw bytes: deprecated, still read by sigstore-js.
+const ISSUER_V1: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.4.1.57264.1.1");
+/// Issuer, DER `UTF8String`.
+const ISSUER_V2: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.4.1.57264.1.8");
+const SCT_LIST: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.4.1.11129.2.4.2");
+const LIFE: SignedDuration = SignedDuration::from_mins(10);
+/// A timestamp of the same second must not lie before the certificate.
+const BACKDATE: SignedDuration = SignedDuration::from_secs(5);
+
+/// The intermediate authority with the SCT key.
+#[derive(Debug)]
+pub(super) struct Issuer {
+    authority: Authority,
+    issuer_key_hash: [u8; 32],
+    sct: EcKey,
+    sct_log_id: [u8; 32],
+}
+
+impl Issuer {
+    pub(super) fn new(authority: Authority, sct: EcKey) -> Self {
+        Self {
+            issuer_key_hash: Sha256::digest(authority.key().spki()).into(),
+            sct_log_id: Sha256::digest(sct.spki()).into(),
+            authority,
+            sct,
+        }
+    }
+
+    /// A certificate, DER.
+    pub(super) fn issue(&self, identity: &Identity, spki: &[u8], now: Timestamp) -> Result<Vec<u8>, KeyError> {
+        check_public_key(spki)?;
+        let extensions = leaf_extensions(identity)?;
+        let from = now - BACKDATE;
+        let request = Request { subject: RdnSequence::default(), spki, from, until: from + LIFE, extensions };
+        let mut tbs = self.authority.prepare(request)?;
+        let list = self.sct_list(&tbs.to_der()?, now)?;
+        let value = OctetString::new(list)?.to_der()?;
+        tbs.extensions.get_or_insert_default().push(raw_extension(SCT_LIST, false, value)?);
+        cert::sign(self.authority.key(), tbs)
+    }
+
+    /// `SignedCertificateTimestampList` with one SCT over the precertificate's body.
+    fn sct_list(&self, tbs: &[u8], now: Timestamp) -> Result<Vec<u8>, KeyError> {
+        let millis = u64::try_from(now.as_millisecond()).map_err(|_source| KeyError::Time(now))?.to_be_bytes();
+        let too_long = |_source| KeyError::Crypto("encode a certificate timestamp");
+        let length = u32::try_from(tbs.len()).map_err(too_long)?.to_be_bytes();
+        let [_, length @ ..] = length;
+        // digitally-signed: version v1, certificate_timestamp, time, precert_entry, issuer, body, no extensions
+        let signed = [&[0, 0], millis.as_slice(), &[0, 1], &self.issuer_key_hash, &length, tbs, &[0, 0]].concat();
+        let signature = self.sct.sign(&signed)?;
+        let signature_length = u16::try_from(signature.len()).map_err(too_long)?.to_be_bytes();
+        // SHA-256 (4) with ECDSA (3)
+        let sct = [&[0], self.sct_log_id.as_slice(), &millis, &[0, 0], &[4, 3], &signature_length, &signature].concat();
+        let inner = u16::try_from(sct.len()).map_err(too_long)?;
+        let outer = inner.checked_add(2).ok_or(KeyError::Crypto("encode a certificate timestamp"))?;
+        Ok([outer.to_be_bytes().as_slice(), &inner.to_be_bytes(), &sct].concat())
+    }
+}
+
+fn leaf_extensions(identity: &Identity) -> Result<Vec<Extension>, KeyError> {
+    let issuer = &identity.issuer;
+    if issuer.is_empty() || issuer.len() > limits::URI || issuer.chars().any(char::is_control) {
+        let problem = "its issuer is empty, too long or has control characters";
+        return Err(KeyError::Identity { subject: identity.subject.clone(), problem });
+    }
+    Ok(vec![
+        extension(true, &KeyUsage(KeyUsages::DigitalSignature.into()))?,
+        extension(false, &ExtendedKeyUsage(vec![ID_KP_CODE_SIGNING]))?,
+        // Critical, because the subject is empty (RFC 5280 §4.2.1.6).
+        extension(true, &SubjectAltName(vec![alternative_name(&identity.subject)?]))?,
+        raw_extension(ISSUER_V1, false, issuer.as_bytes().to_vec())?,
+        raw_extension(ISSUER_V2, false, issuer.to_der()?)?,
+    ])
+}
+
+/// An e-mail address or a URI; nothing else is an identity here.
+fn alternative_name(subject: &str) -> Result<GeneralName, KeyError> {
+    let refuse = |problem| KeyError::Identity { subject: subject.chars().take(128).collect(), problem };
+    if subject.len() > limits::URI {
+        return Err(refuse("it is longer than 1,024 characters"));
+    }
+    if !subject.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(refuse("it has characters that are not printable ASCII"));
+    }
+    let text = Ia5String::new(subject)?;
+    if is_uri(subject) {
+        return Ok(GeneralName::UniformResourceIdentifier(text));
+    }
+    match subject.split_once('@') {
+        Some((local, domain)) if !local.is_empty() && !domain.is_empty() && !domain.contains('@') => {
+            Ok(GeneralName::Rfc822Name(text))
+        }
+        _ => Err(refuse("it is neither an e-mail address nor a URI")),
+    }
+}
+
+/// Whether the text starts with a scheme and has something after it (RFC 3986 §3.1).
+fn is_uri(text: &str) -> bool {
+    text.split_once(':').is_some_and(|(scheme, rest)| {
+        !rest.is_empty()
+            && scheme.starts_with(|first: char| first.is_ascii_alphabetic())
+            && scheme.chars().all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c))
+    })
+}
+
+/// ECDSA on a NIST curve: what the log and all clients take from an ephemeral key.
+fn check_public_key(spki: &[u8]) -> Result<(), KeyError> {
+    let parsed = SubjectPublicKeyInfoRef::from_der(spki)
+        .map_err(|_source| KeyError::PublicKey("it is not a SubjectPublicKeyInfo"))?;
+    if parsed.algorithm.oid != ID_EC_PUBLIC_KEY {
+        return Err(KeyError::PublicKey("it is not an ECDSA key"));
+    }
+    let curve = parsed.algorithm.parameters_oid().map_err(|_source| KeyError::PublicKey("it names no curve"))?;
+    if ![SECP_256_R_1, SECP_384_R_1, SECP_521_R_1].contains(&curve) {
+        return Err(KeyError::PublicKey("its curve is none of P-256, P-384 and P-521"));
+    }
+    Ok(())
+}

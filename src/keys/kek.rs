@@ -1,0 +1,210 @@
+//! The key-encryption key: 32 bytes that come from outside the data directory.
+//!
+//! Written as base64 (any alphabet, padded or not), as 64 hexadecimal digits, or as 32 raw bytes. Never printed.
+
+use std::{
+    env, fmt,
+    fs::{self, File, OpenOptions},
+    io::{Read as _, Write as _},
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+};
+
+use aws_lc_rs::{
+    hkdf::{HKDF_SHA256, KeyType, Salt},
+    rand,
+};
+use base64::{
+    Engine as _, alphabet,
+    engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
+};
+use serde::Deserialize;
+use zeroize::Zeroizing;
+
+use super::KeyError;
+
+/// More than any way to write 32 bytes needs.
+const LONGEST: u64 = 1_024;
+const LENIENT: GeneralPurposeConfig =
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
+const STANDARD: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, LENIENT);
+const URL_SAFE: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, LENIENT);
+
+/// Where the key-encryption key comes from; in TOML `kek = { file = "/etc/countersign/kek" }`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum KekSource {
+    /// A file that only its owner can read.
+    File(PathBuf),
+    /// An environment variable.
+    Env(String),
+    /// A systemd credential (`LoadCredential=` or `LoadCredentialEncrypted=`), by name.
+    Credential(String),
+}
+
+impl KekSource {
+    /// Reads the key.
+    ///
+    /// # Errors
+    /// [`KeyError::Kek`] names the source and says what to do.
+    pub fn load(&self) -> Result<Kek, KeyError> {
+        match self {
+            Self::File(path) => Kek::from_file(path),
+            Self::Env(name) => Kek::from_env(name),
+            Self::Credential(name) => Kek::from_credential(name),
+        }
+    }
+}
+
+impl fmt::Display for KekSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => write!(f, "file {}", path.display()),
+            Self::Env(name) => write!(f, "environment variable {name}"),
+            Self::Credential(name) => write!(f, "systemd credential {name}"),
+        }
+    }
+}
+
+/// A 32-byte key-encryption key.
+pub struct Kek(Zeroizing<[u8; 32]>);
+
+impl Kek {
+    /// Parses the key from base64, hexadecimal or 32 raw bytes.
+    ///
+    /// # Errors
+    /// A sentence without the bytes.
+    pub fn parse(bytes: &[u8]) -> Result<Self, &'static str> {
+        if let Ok(raw) = <[u8; 32]>::try_from(bytes) {
+            // 32 characters that one can type are a password or half a hexadecimal key, not 32 random bytes.
+            if raw.iter().all(|byte| (b' '..=b'~').contains(byte)) {
+                return Err("is 32 characters of text, not 32 random bytes; make one with `openssl rand -base64 32`");
+            }
+            return Ok(Self(Zeroizing::new(raw)));
+        }
+        let text = bytes.trim_ascii();
+        let mut key = Zeroizing::new([0; 32]);
+        if text.len() == 64 && hex::decode_to_slice(text, key.as_mut_slice()).is_ok() {
+            return Ok(Self(key));
+        }
+        for engine in [&STANDARD, &URL_SAFE] {
+            if let Ok(decoded) = engine.decode(text).map(Zeroizing::new)
+                && decoded.len() == key.len()
+            {
+                key.copy_from_slice(&decoded);
+                return Ok(Self(key));
+            }
+        }
+        Err("is not 32 bytes in base64 or hexadecimal; make one with `openssl rand -base64 32`")
+    }
+
+    /// Reads the key from a file that only its owner can read.
+    ///
+    /// # Errors
+    /// [`KeyError::Kek`]; a file that others can read is refused.
+    pub fn from_file(path: &Path) -> Result<Self, KeyError> {
+        let source = KekSource::File(path.to_owned());
+        let (bytes, mode) = read(path).map_err(|error| refuse(&source, format!("cannot be read: {error}")))?;
+        if mode & 0o077 != 0 {
+            let mode = mode & 0o777;
+            let problem = format!("can be read by others (mode {mode:03o}); run `chmod 600 {}`", path.display());
+            return Err(refuse(&source, problem));
+        }
+        Self::parse(&bytes).map_err(|problem| refuse(&source, problem.to_owned()))
+    }
+
+    /// Reads the key from the environment variable `name`.
+    ///
+    /// # Errors
+    /// [`KeyError::Kek`].
+    pub fn from_env(name: &str) -> Result<Self, KeyError> {
+        let source = KekSource::Env(name.to_owned());
+        let value = env::var(name).map(Zeroizing::new).map_err(|error| match error {
+            env::VarError::NotPresent => refuse(&source, "is not set".to_owned()),
+            env::VarError::NotUnicode(_) => refuse(&source, "is not text; write the key in base64".to_owned()),
+        })?;
+        Self::parse(value.as_bytes()).map_err(|problem| refuse(&source, problem.to_owned()))
+    }
+
+    /// Reads the systemd credential `name` below `$CREDENTIALS_DIRECTORY`.
+    ///
+    /// # Errors
+    /// [`KeyError::Kek`].
+    pub fn from_credential(name: &str) -> Result<Self, KeyError> {
+        let source = KekSource::Credential(name.to_owned());
+        if name.is_empty() || name.starts_with('.') || name.contains('/') {
+            return Err(refuse(&source, "is not a name; give the name alone, without a path".to_owned()));
+        }
+        let Some(dir) = env::var_os("CREDENTIALS_DIRECTORY") else {
+            let problem =
+                "cannot be found: $CREDENTIALS_DIRECTORY is not set; run under a systemd unit with LoadCredential=";
+            return Err(refuse(&source, problem.to_owned()));
+        };
+        // systemd guards these files with a directory of its own and access lists, which show up as group bits.
+        let (bytes, _mode) =
+            read(&Path::new(&dir).join(name)).map_err(|error| refuse(&source, format!("cannot be read: {error}")))?;
+        Self::parse(&bytes).map_err(|problem| refuse(&source, problem.to_owned()))
+    }
+
+    /// Makes a random key and writes it, in base64, to a new file that only its owner can read.
+    ///
+    /// # Errors
+    /// [`KeyError::Kek`] if the file exists or cannot be written.
+    pub fn generate_to_file(path: &Path) -> Result<Self, KeyError> {
+        let source = KekSource::File(path.to_owned());
+        let mut key = Zeroizing::new([0; 32]);
+        rand::fill(key.as_mut_slice()).map_err(|_source| KeyError::Crypto("draw random bytes"))?;
+        let text = Zeroizing::new(STANDARD.encode(key.as_slice()) + "\n");
+        let written = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).and_then(|mut file| {
+            file.write_all(text.as_bytes())?;
+            file.sync_all()
+        });
+        written.map_err(|error| refuse(&source, format!("cannot be written: {error}")))?;
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        File::open(parent)
+            .and_then(|dir| dir.sync_all())
+            .map_err(|error| refuse(&source, format!("cannot be written: {error}")))?;
+        Ok(Self(key))
+    }
+
+    /// A key of 32 bytes for one purpose (HKDF-SHA256, RFC 5869).
+    pub(super) fn derive(&self, purpose: &str) -> Result<Zeroizing<[u8; 32]>, KeyError> {
+        struct Length;
+        impl KeyType for Length {
+            fn len(&self) -> usize {
+                32
+            }
+        }
+        let failed = |_source| KeyError::Crypto("derive a key");
+        let mut out = Zeroizing::new([0; 32]);
+        Salt::new(HKDF_SHA256, b"countersign sealed keys v1")
+            .extract(self.0.as_slice())
+            .expand(&[purpose.as_bytes()], Length)
+            .map_err(failed)?
+            .fill(out.as_mut_slice())
+            .map_err(failed)?;
+        Ok(out)
+    }
+}
+
+impl fmt::Debug for Kek {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Kek(..)")
+    }
+}
+
+fn refuse(source: &KekSource, problem: String) -> KeyError {
+    KeyError::Kek { from: source.to_string(), problem }
+}
+
+/// The bytes and the mode of one and the same file: both are asked of the open handle.
+fn read(path: &Path) -> std::io::Result<(Zeroizing<Vec<u8>>, u32)> {
+    let file = File::open(path)?;
+    let metadata: fs::Metadata = file.metadata()?;
+    if !metadata.is_file() {
+        return Err(std::io::Error::other("it is not a file"));
+    }
+    let mut bytes = Zeroizing::new(Vec::new());
+    file.take(LONGEST).read_to_end(&mut bytes)?;
+    Ok((bytes, metadata.mode()))
+}

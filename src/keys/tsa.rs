@@ -1,0 +1,238 @@
+//! The time-stamp authority: RFC 3161 responses, CMS `SignedData` (RFC 5652) with `ESSCertIDv2` (RFC 5816).
+//!
+//! A response is bound to one leaf certificate by issuer and serial number and by its hash; the certificate is
+//! embedded only if the request asks for it, as verifiers find it in the trusted root. `genTime` has whole seconds.
+
+use aws_lc_rs::rand;
+use cms::{
+    cert::{CertificateChoices, IssuerAndSerialNumber},
+    content_info::{CmsVersion, ContentInfo},
+    signed_data::{CertificateSet, EncapsulatedContentInfo, SignedData, SignerIdentifier, SignerInfo, SignerInfos},
+};
+use const_oid::{
+    ObjectIdentifier,
+    db::{
+        rfc5911::{ID_AA_SIGNING_CERTIFICATE_V_2, ID_CONTENT_TYPE, ID_MESSAGE_DIGEST, ID_SIGNED_DATA},
+        rfc5912::{ID_KP_TIME_STAMPING, ID_SHA_256, ID_SHA_384, ID_SHA_512},
+    },
+};
+use der::{
+    Any, Decode as _, Encode as _, EncodeValue, Sequence, Tagged,
+    asn1::{GeneralizedTime, Int, OctetString, SetOfVec},
+};
+use jiff::Timestamp;
+use sha2::{Digest as _, Sha256};
+use spki::AlgorithmIdentifierOwned;
+use x509_cert::{
+    Certificate,
+    attr::Attribute,
+    ext::pkix::{ExtendedKeyUsage, KeyUsage, KeyUsages},
+};
+use x509_tsp::{MessageImprint, TimeStampReq, TspVersion, TstInfo};
+
+use super::{
+    KeyError,
+    cert::{self, Authority, Request, extension},
+    ec::{Curve, EcKey},
+};
+
+/// `id-ct-TSTInfo`.
+const TST_INFO: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.9.16.1.4");
+/// The policy that the public Sigstore time-stamp authority names too: times from the machine's clock, in seconds.
+const POLICY: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.4.1.57264.2");
+/// A nonce longer than this is refused.
+const LONGEST_NONCE: usize = 32;
+/// A request longer than this is refused.
+const LONGEST_REQUEST: usize = 4_096;
+
+/// `TimeStampResp` of a granted request. `x509-tsp` has it too, but its status type is in a crate that we do not need.
+#[derive(Sequence)]
+struct Granted {
+    status: Status,
+    token: ContentInfo,
+}
+
+/// `PKIStatusInfo` with nothing but the status.
+#[derive(Sequence)]
+struct Status {
+    status: u8,
+}
+
+/// `ESSCertIDv2` with the default hash, SHA-256.
+#[derive(Sequence)]
+struct EssCertId {
+    hash: OctetString,
+}
+
+/// `SigningCertificateV2`.
+#[derive(Sequence)]
+struct SigningCertificate {
+    certs: Vec<EssCertId>,
+}
+
+/// Makes the key and certificate of the leaf: end entity, time stamping only, critical.
+pub(super) fn leaf(
+    root: &Authority,
+    host: &str,
+    from: Timestamp,
+    until: Timestamp,
+) -> Result<(EcKey, Vec<u8>), KeyError> {
+    let key = EcKey::generate(Curve::P256)?;
+    let extensions = vec![
+        extension(true, &KeyUsage(KeyUsages::DigitalSignature.into()))?,
+        extension(true, &ExtendedKeyUsage(vec![ID_KP_TIME_STAMPING]))?,
+    ];
+    let subject = cert::name(host, "countersign TSA")?;
+    let certificate = root.certify(Request { subject, spki: key.spki(), from, until, extensions })?;
+    Ok((key, certificate))
+}
+
+/// The leaf's key with everything that is the same in all its responses.
+#[derive(Debug)]
+pub(super) struct Stamper {
+    key: EcKey,
+    certificate: Certificate,
+    signer: SignerIdentifier,
+    content_type: Attribute,
+    signing_certificate: Attribute,
+}
+
+impl Stamper {
+    pub(super) fn new(key: EcKey, certificate: &[u8]) -> Result<Self, KeyError> {
+        let parsed = Certificate::from_der(certificate)?;
+        if parsed.tbs_certificate.subject_public_key_info.to_der()? != key.spki() {
+            return Err(KeyError::PublicKey("the time-stamp certificate is over another key"));
+        }
+        let hash = OctetString::new(Sha256::digest(certificate).to_vec())?;
+        Ok(Self {
+            key,
+            signer: SignerIdentifier::IssuerAndSerialNumber(IssuerAndSerialNumber {
+                issuer: parsed.tbs_certificate.issuer.clone(),
+                serial_number: parsed.tbs_certificate.serial_number.clone(),
+            }),
+            content_type: attribute(ID_CONTENT_TYPE, &TST_INFO)?,
+            signing_certificate: attribute(
+                ID_AA_SIGNING_CERTIFICATE_V_2,
+                &SigningCertificate { certs: vec![EssCertId { hash }] },
+            )?,
+            certificate: parsed,
+        })
+    }
+
+    /// A whole response over SHA-256 of `message`, without nonce and certificate.
+    pub(super) fn stamp(&self, message: &[u8], now: Timestamp) -> Result<Vec<u8>, KeyError> {
+        let imprint = MessageImprint {
+            hash_algorithm: algorithm(ID_SHA_256),
+            hashed_message: OctetString::new(Sha256::digest(message).to_vec())?,
+        };
+        self.respond(imprint, None, false, now)
+    }
+
+    /// A whole response to a request.
+    pub(super) fn answer(&self, request: &[u8], now: Timestamp) -> Result<Vec<u8>, KeyError> {
+        if request.len() > LONGEST_REQUEST {
+            return Err(KeyError::Request("it is longer than 4,096 bytes"));
+        }
+        let request =
+            TimeStampReq::from_der(request).map_err(|_source| KeyError::Request("it is not a TimeStampReq"))?;
+        if request.req_policy.is_some_and(|policy| policy != POLICY) {
+            return Err(KeyError::Request("it asks for a policy other than 1.3.6.1.4.1.57264.2"));
+        }
+        if request.extensions.is_some_and(|extensions| !extensions.is_empty()) {
+            return Err(KeyError::Request("it has extensions; none is supported"));
+        }
+        if request.nonce.as_ref().is_some_and(|nonce| nonce.as_bytes().len() > LONGEST_NONCE) {
+            return Err(KeyError::Request("its nonce is longer than 32 bytes"));
+        }
+        let imprint = request.message_imprint;
+        let length = match imprint.hash_algorithm.oid {
+            ID_SHA_256 => 32,
+            ID_SHA_384 => 48,
+            ID_SHA_512 => 64,
+            _ => return Err(KeyError::Request("its hash is none of SHA-256, SHA-384 and SHA-512")),
+        };
+        if imprint.hashed_message.as_bytes().len() != length {
+            return Err(KeyError::Request("the length of its digest does not fit the hash"));
+        }
+        if imprint.hash_algorithm.parameters.as_ref().is_some_and(|parameters| !parameters.is_null()) {
+            return Err(KeyError::Request("its hash has parameters"));
+        }
+        self.respond(imprint, request.nonce, request.cert_req, now)
+    }
+
+    fn respond(
+        &self,
+        message_imprint: MessageImprint,
+        nonce: Option<Int>,
+        with_certificate: bool,
+        now: Timestamp,
+    ) -> Result<Vec<u8>, KeyError> {
+        let info = TstInfo {
+            version: TspVersion::V1,
+            policy: POLICY,
+            message_imprint,
+            serial_number: serial()?,
+            gen_time: GeneralizedTime::from_unix_duration(cert::unix(now)?)?,
+            accuracy: None,
+            ordering: false,
+            nonce,
+            tsa: None,
+            extensions: None,
+        }
+        .to_der()?;
+        let certificates = if with_certificate {
+            let choice = CertificateChoices::Certificate(self.certificate.clone());
+            Some(CertificateSet(SetOfVec::try_from(vec![choice])?))
+        } else {
+            None
+        };
+        let signed = SignedData {
+            version: CmsVersion::V3,
+            digest_algorithms: SetOfVec::try_from(vec![algorithm(ID_SHA_256)])?,
+            signer_infos: SignerInfos(SetOfVec::try_from(vec![self.sign(&info)?])?),
+            encap_content_info: EncapsulatedContentInfo {
+                econtent_type: TST_INFO,
+                econtent: Some(Any::encode_from(&OctetString::new(info)?)?),
+            },
+            certificates,
+            crls: None,
+        };
+        let token = ContentInfo { content_type: ID_SIGNED_DATA, content: Any::encode_from(&signed)? };
+        Ok(Granted { status: Status { status: 0 }, token }.to_der()?)
+    }
+
+    fn sign(&self, info: &[u8]) -> Result<SignerInfo, KeyError> {
+        let digest = attribute(ID_MESSAGE_DIGEST, &OctetString::new(Sha256::digest(info).to_vec())?)?;
+        let attributes = SetOfVec::try_from(vec![self.content_type.clone(), digest, self.signing_certificate.clone()])?;
+        // Signed as a SET OF, although the message carries it under an implicit tag (RFC 5652 §5.4).
+        let signature = self.key.sign(&attributes.to_der()?)?;
+        Ok(SignerInfo {
+            version: CmsVersion::V1,
+            sid: self.signer.clone(),
+            digest_alg: algorithm(ID_SHA_256),
+            signed_attrs: Some(attributes),
+            signature_algorithm: self.key.curve().algorithm(),
+            signature: OctetString::new(signature)?,
+            unsigned_attrs: None,
+        })
+    }
+}
+
+/// A hash algorithm; parameters absent (RFC 5754 §2).
+fn algorithm(oid: ObjectIdentifier) -> AlgorithmIdentifierOwned {
+    AlgorithmIdentifierOwned { oid, parameters: None }
+}
+
+fn attribute<T: EncodeValue + Tagged>(oid: ObjectIdentifier, value: &T) -> Result<Attribute, KeyError> {
+    Ok(Attribute { oid, values: SetOfVec::try_from(vec![Any::encode_from(value)?])? })
+}
+
+/// A random positive number of 127 bits: unique without a counter that would have to be durable.
+fn serial() -> Result<Int, KeyError> {
+    let mut bytes = [0; 16];
+    rand::fill(&mut bytes).map_err(|_source| KeyError::Crypto("draw random bytes"))?;
+    if let Some(first) = bytes.first_mut() {
+        *first = (*first & 0x7f) | 0x40;
+    }
+    Ok(Int::new(&bytes)?)
+}

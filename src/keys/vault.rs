@@ -1,0 +1,236 @@
+//! The directory of sealed keys and public certificates.
+//!
+//! Making it: each file is written new, with mode 0600, and synced; the manifest comes last, under a temporary name
+//! that is then renamed. A crash before the rename leaves a directory without manifest, which is refused as half
+//! made. The manifest names the digest of every file and is itself authenticated under the key-encryption key, so
+//! a changed certificate or host name is noticed, and not only a changed key.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, DirBuilder, File, OpenOptions},
+    io::{ErrorKind, Write as _},
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+};
+
+use aws_lc_rs::hmac;
+use der::pem::{self, LineEnding};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use super::{Kek, KeyError, seal};
+use crate::model::Digest;
+
+/// The format of the directory that this version writes and reads.
+pub(super) const FORMAT: u64 = 1;
+const MANIFEST: &str = "manifest.json";
+
+/// What `manifest.json` says.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Manifest {
+    format: u64,
+    host: String,
+    /// From when on the certificates and keys are valid.
+    valid_from: Timestamp,
+    /// Tells a wrong key-encryption key from a changed file.
+    kek_id: String,
+    /// File name to content digest.
+    files: BTreeMap<String, Digest>,
+    /// HMAC-SHA256 over the manifest with this field empty, hexadecimal.
+    mac: String,
+}
+
+/// The directory, being made or opened.
+#[derive(Debug)]
+pub(super) struct Vault<'kek> {
+    dir: PathBuf,
+    kek: Option<&'kek Kek>,
+    manifest: Manifest,
+}
+
+impl<'kek> Vault<'kek> {
+    /// Makes `dir/keys`, empty.
+    pub(super) fn create(dir: &Path, kek: &'kek Kek) -> Result<Self, KeyError> {
+        let keys = dir.join("keys");
+        fs::create_dir_all(dir).map_err(|source| io("make", dir, source))?;
+        match DirBuilder::new().mode(0o700).create(&keys) {
+            Ok(()) => {}
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                let finished = keys.join(MANIFEST).exists();
+                return Err(if finished { KeyError::Exists(keys) } else { KeyError::HalfMade(keys) });
+            }
+            Err(source) => return Err(io("make", &keys, source)),
+        }
+        sync_dir(dir)?;
+        let manifest = Manifest {
+            format: FORMAT,
+            host: String::new(),
+            valid_from: Timestamp::UNIX_EPOCH,
+            kek_id: kek_id(kek)?,
+            files: BTreeMap::new(),
+            mac: String::new(),
+        };
+        Ok(Self { dir: keys, kek: Some(kek), manifest })
+    }
+
+    /// Seals `secret` into `role.key`.
+    pub(super) fn put_key(&mut self, role: &str, secret: &[u8]) -> Result<(), KeyError> {
+        let sealed = seal::seal(self.kek()?, role, secret)?;
+        self.put(format!("{role}.key"), &sealed)
+    }
+
+    /// Writes something public to `role.pem`.
+    pub(super) fn put_public(&mut self, role: &str, label: &'static str, der: &[u8]) -> Result<(), KeyError> {
+        self.put(format!("{role}.pem"), to_pem(label, der)?.as_bytes())
+    }
+
+    /// Writes the manifest: from now on the directory is whole.
+    pub(super) fn finish(mut self, host: &str, valid_from: Timestamp) -> Result<(), KeyError> {
+        host.clone_into(&mut self.manifest.host);
+        self.manifest.valid_from = valid_from;
+        self.manifest.mac = hex::encode(hmac::sign(&mac_key(self.kek()?)?, &self.manifest.authenticated()?));
+        let temporary = self.dir.join("manifest.json.new");
+        write_new(&temporary, &self.manifest.to_json()?)?;
+        // The files are named durably before the manifest that vouches for them is.
+        sync_dir(&self.dir)?;
+        let path = self.dir.join(MANIFEST);
+        fs::rename(&temporary, &path).map_err(|source| io("rename", &path, source))?;
+        sync_dir(&self.dir)
+    }
+
+    /// Opens `dir/keys` and checks the manifest and every file it names.
+    pub(super) fn open(dir: &Path, kek: &'kek Kek) -> Result<Self, KeyError> {
+        let vault = Self { kek: Some(kek), ..Self::open_public(dir)? };
+        if vault.manifest.kek_id != kek_id(kek)? {
+            return Err(KeyError::WrongKek(vault.dir));
+        }
+        let path = vault.dir.join(MANIFEST);
+        let changed = || KeyError::Damaged { path: path.clone(), problem: "was changed" };
+        let mac = hex::decode(&vault.manifest.mac).map_err(|_source| changed())?;
+        hmac::verify(&mac_key(kek)?, &vault.manifest.authenticated()?, &mac).map_err(|_source| changed())?;
+        for name in vault.manifest.files.keys() {
+            vault.read(name)?;
+        }
+        Ok(vault)
+    }
+
+    /// Opens `dir/keys` for what is public in it: no key-encryption key, and the manifest is taken as it is.
+    pub(super) fn open_public(dir: &Path) -> Result<Self, KeyError> {
+        let keys = dir.join("keys");
+        let path = keys.join(MANIFEST);
+        let json = match fs::read(&path) {
+            Ok(json) => json,
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                return Err(if keys.exists() { KeyError::HalfMade(keys) } else { KeyError::Missing(keys) });
+            }
+            Err(source) => return Err(io("read", &path, source)),
+        };
+        let value: serde_json::Value = serde_json::from_slice(&json)
+            .map_err(|_source| KeyError::Damaged { path: path.clone(), problem: "is not valid JSON" })?;
+        match value.get("format").and_then(serde_json::Value::as_u64) {
+            Some(FORMAT) => {}
+            found => return Err(KeyError::Format { path, found: found.unwrap_or(0) }),
+        }
+        let manifest = serde_json::from_value(value)
+            .map_err(|_source| KeyError::Damaged { path, problem: "is not a manifest of this format" })?;
+        Ok(Self { dir: keys, kek: None, manifest })
+    }
+
+    pub(super) fn host(&self) -> &str {
+        &self.manifest.host
+    }
+
+    pub(super) fn valid_from(&self) -> Timestamp {
+        self.manifest.valid_from
+    }
+
+    /// Unseals `role.key`: PKCS#8 DER.
+    pub(super) fn key(&self, role: &str) -> Result<Zeroizing<Vec<u8>>, KeyError> {
+        let sealed = self.read(&format!("{role}.key"))?;
+        seal::open(self.kek()?, role, &sealed)?.ok_or_else(|| self.damaged(role, "cannot be unsealed"))
+    }
+
+    /// The DER in `role.pem`.
+    pub(super) fn public(&self, role: &str) -> Result<Vec<u8>, KeyError> {
+        let name = format!("{role}.pem");
+        let text = self.read(&name)?;
+        let damaged = || KeyError::Damaged { path: self.dir.join(&name), problem: "is not PEM" };
+        pem::decode_vec(&text).map(|(_label, der)| der).map_err(|_source| damaged())
+    }
+
+    /// The refusal for a damaged key file.
+    pub(super) fn damaged(&self, role: &str, problem: &'static str) -> KeyError {
+        KeyError::Damaged { path: self.dir.join(format!("{role}.key")), problem }
+    }
+
+    fn kek(&self) -> Result<&'kek Kek, KeyError> {
+        self.kek.ok_or(KeyError::Crypto("unseal a key without a key-encryption key"))
+    }
+
+    fn put(&mut self, name: String, bytes: &[u8]) -> Result<(), KeyError> {
+        write_new(&self.dir.join(&name), bytes)?;
+        self.manifest.files.insert(name, Digest::of(bytes));
+        Ok(())
+    }
+
+    fn read(&self, name: &str) -> Result<Vec<u8>, KeyError> {
+        let path = self.dir.join(name);
+        let Some(expected) = self.manifest.files.get(name) else {
+            return Err(KeyError::Damaged { path, problem: "is not in the manifest" });
+        };
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                return Err(KeyError::Damaged { path, problem: "is missing" });
+            }
+            Err(source) => return Err(io("read", &path, source)),
+        };
+        if Digest::of(&bytes) != *expected {
+            return Err(KeyError::Damaged { path, problem: "was changed" });
+        }
+        Ok(bytes)
+    }
+}
+
+impl Manifest {
+    fn to_json(&self) -> Result<Vec<u8>, KeyError> {
+        serde_json::to_vec_pretty(self).map_err(|_source| KeyError::Crypto("write the manifest"))
+    }
+
+    fn authenticated(&self) -> Result<Vec<u8>, KeyError> {
+        let fields = (self.format, &self.host, self.valid_from, &self.kek_id, &self.files);
+        serde_json::to_vec(&fields).map_err(|_source| KeyError::Crypto("write the manifest"))
+    }
+}
+
+/// PEM of `der`.
+pub(super) fn to_pem(label: &'static str, der: &[u8]) -> Result<String, KeyError> {
+    pem::encode_string(label, LineEnding::LF, der).map_err(|_source| KeyError::Crypto("write PEM"))
+}
+
+fn kek_id(kek: &Kek) -> Result<String, KeyError> {
+    let id = kek.derive("identify")?;
+    Ok(hex::encode(id.iter().take(8).copied().collect::<Vec<u8>>()))
+}
+
+fn mac_key(kek: &Kek) -> Result<hmac::Key, KeyError> {
+    Ok(hmac::Key::new(hmac::HMAC_SHA256, kek.derive("manifest")?.as_slice()))
+}
+
+fn write_new(path: &Path, bytes: &[u8]) -> Result<(), KeyError> {
+    let written = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).and_then(|mut file| {
+        file.write_all(bytes)?;
+        file.sync_all()
+    });
+    written.map_err(|source| io("write", path, source))
+}
+
+fn sync_dir(dir: &Path) -> Result<(), KeyError> {
+    File::open(dir).and_then(|dir| dir.sync_all()).map_err(|source| io("sync", dir, source))
+}
+
+fn io(what: &'static str, path: &Path, source: std::io::Error) -> KeyError {
+    KeyError::Io { what, path: path.to_owned(), source }
+}
