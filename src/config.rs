@@ -19,6 +19,8 @@ use std::{
 
 use serde::Deserialize;
 
+use crate::keys::KekSource;
+
 /// The file that is read from the data directory when no `--config` is given.
 pub const FILE_NAME: &str = "countersign.toml";
 
@@ -27,8 +29,8 @@ pub const DEFAULT_DATA: &str = "/var/lib/countersign";
 
 // INTEGRATION: each section below is read by the module that uses it. Swap the right-hand side for that module's type
 // (`crate::identity::Settings` and so on); nothing else here changes.
-/// `[identity]`: token issuers, and the rules that map claims to roles.
-pub type IdentitySettings = toml::Table;
+/// `[identity]`: token issuers, authorities of client certificates, and the rules that map claims to roles.
+pub type IdentitySettings = crate::identity::Settings;
 /// `[registry]`: credentials, certificate authorities, plain-HTTP hosts, limits.
 pub type RegistrySettings = toml::Table;
 /// `[admission]`: failure modes, exemptions, break-glass.
@@ -91,17 +93,13 @@ pub struct Tls {
     /// DNS names and addresses for the certificate that the local authority issues. Default: `localhost`,
     /// `127.0.0.1`, `::1`.
     pub names: Vec<String>,
-    /// PEM certificates of the authorities whose client certificates identify callers. The local authority's
-    /// clients (`countersign trust issue-client`) are accepted besides. Default: none.
-    pub client_ca_file: Option<PathBuf>,
     /// Serves without TLS. Only for listeners on loopback addresses, refused on all others. Default: false.
     pub plaintext_unsafe: bool,
 }
 
 /// `[kek]`: the key-encryption key that seals the private keys on disk; exactly one source, 32 bytes.
 ///
-/// Default: the file `kek` beside the data directory's configuration is *not* tried; without this section the
-/// systemd credential `countersign-kek` is used if there is one, and then the variable `COUNTERSIGN_KEK`.
+/// `countersign init` writes the source that it was given into `countersign.toml`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Kek {
@@ -173,7 +171,6 @@ impl Default for Tls {
             cert_file: None,
             key_file: None,
             names: ["localhost", "127.0.0.1", "::1"].map(str::to_owned).to_vec(),
-            client_ca_file: None,
             plaintext_unsafe: false,
         }
     }
@@ -249,6 +246,19 @@ impl Config {
     pub fn load_from_process(file: Option<&Path>, data: Option<&Path>) -> Result<Self, ConfigError> {
         let environment = std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
         Self::load(file, data, environment)
+    }
+
+    /// Where the key-encryption key comes from.
+    pub fn kek_source(&self) -> Result<KekSource, ConfigError> {
+        let Kek { file, env, credential } = self.kek.clone();
+        let by_name = || env.map(KekSource::Env).or_else(|| credential.map(KekSource::Credential));
+        file.map(KekSource::File).or_else(by_name).ok_or_else(|| {
+            ConfigError::Conflict(
+                "no key-encryption key is configured; set one of file, env and credential under [kek], or \
+                 COUNTERSIGN_KEK__FILE"
+                    .to_owned(),
+            )
+        })
     }
 
     /// Where the log stands.
