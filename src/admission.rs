@@ -1,1 +1,464 @@
-//! To be written.
+//! The cluster door: object -> images -> digests -> evidence -> judge -> verdict and patch (design §6).
+//!
+//! Not the judge, and not the face: what arrives is a typed [`Review`], what leaves is an [`Outcome`]; how a
+//! Kubernetes API server or a shell says it is theirs. Nothing is written for a dry run. What always passes, whatever
+//! the judge would say: deletions, scaling, status, an update that brings in no new image, exempt namespaces, kinds
+//! without a pod template.
+
+pub mod break_glass;
+pub mod manifest;
+pub mod object;
+pub mod parts;
+pub mod settings;
+
+mod conclude;
+mod record;
+mod weigh;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Instant,
+};
+
+use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture, stream};
+use jiff::Timestamp;
+use serde_json::Value;
+
+pub use self::{
+    break_glass::BreakGlass,
+    object::{ImageUse, Kind, ObjectError},
+    parts::Parts,
+    record::Counters,
+    settings::{BreakGlassSettings, Class, FailureMode, OnFailure, Settings},
+};
+use self::{
+    break_glass::{Asked, Grants},
+    record::Recorder,
+    weigh::{Place, Weighed},
+};
+use crate::{
+    evidence::EvidenceService,
+    model::{
+        Decision, Digest, ImageRef, Verdict,
+        policy::{Mode, PolicySet},
+    },
+    registry::Registry,
+    release::Release,
+};
+
+/// Images of one object that are looked up at the same time.
+const CONCURRENT_IMAGES: usize = 8;
+
+/// What is being done to the object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Operation {
+    /// It is new.
+    Create,
+    /// It changes.
+    Update,
+    /// It goes.
+    Delete,
+    /// Someone connects to it.
+    Connect,
+}
+
+/// At which point of admission the question is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// The answer may change the object, others may after us: tags are pinned, nothing is recorded.
+    Mutate,
+    /// The object is as it will be stored: what is judged is what stands there, and what is admitted is recorded.
+    Validate,
+    /// Both at once.
+    Both,
+}
+
+impl Phase {
+    const fn pins(self) -> bool {
+        matches!(self, Self::Mutate | Self::Both)
+    }
+
+    const fn records(self) -> bool {
+        matches!(self, Self::Validate | Self::Both)
+    }
+}
+
+/// Who asks, as the API server authenticated them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct User {
+    /// The user name.
+    pub name: String,
+    /// The groups.
+    pub groups: Vec<String>,
+}
+
+/// One question to the cluster door.
+#[derive(Debug, Clone)]
+pub struct Review {
+    /// The question's id, for the audit line.
+    pub uid: String,
+    /// At which point of admission.
+    pub phase: Phase,
+    /// What is being done.
+    pub operation: Operation,
+    /// To what kind.
+    pub kind: Kind,
+    /// Through which subresource; empty for the object itself.
+    pub subresource: String,
+    /// In which namespace, if the asker says; else the object's own, else `default`.
+    pub namespace: Option<String>,
+    /// For which environment, if the asker says; else the object's label, else its namespace.
+    pub environment: Option<String>,
+    /// The object; null for a deletion.
+    pub object: Value,
+    /// What it was before; null for a creation.
+    pub old_object: Value,
+    /// Who asks.
+    pub user: User,
+    /// Whether nothing may be written.
+    pub dry_run: bool,
+}
+
+impl Review {
+    /// The namespace that counts.
+    pub fn namespace(&self) -> String {
+        let given = self.namespace.as_deref().filter(|given| !given.is_empty());
+        given.or_else(|| object::namespace(&self.object)).unwrap_or("default").to_owned()
+    }
+
+    /// The environment that counts.
+    pub fn environment(&self) -> String {
+        let given = self.environment.as_deref().filter(|given| !given.is_empty());
+        let namespace = self.namespace();
+        given.unwrap_or_else(|| object::environment(&self.object, &namespace)).to_owned()
+    }
+}
+
+/// Why an object passed without a judgement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Passed {
+    /// A deletion or a connection brings no image in.
+    Operation,
+    /// The subresource holds no image.
+    Subresource,
+    /// The kind has no pod template that we know; the pods that it makes are judged.
+    OtherKind,
+    /// The namespace is exempt by configuration.
+    ExemptNamespace,
+    /// A node shows a static pod, which runs already.
+    MirrorPod,
+    /// The object names no image.
+    NoImages,
+    /// Every image was there before.
+    Unchanged,
+}
+
+impl Passed {
+    /// One sentence for people.
+    pub const fn sentence(self) -> &'static str {
+        match self {
+            Self::Operation => "this operation brings no image in",
+            Self::Subresource => "this subresource holds no image",
+            Self::OtherKind => "not a kind with a pod template that we know; the pods that it makes are judged",
+            Self::ExemptNamespace => "the namespace is exempt by configuration",
+            Self::MirrorPod => "the mirror of a static pod, which runs already",
+            Self::NoImages => "the object names no image",
+            Self::Unchanged => "every image was there before",
+        }
+    }
+}
+
+/// A tag that becomes tag and digest.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Pin {
+    /// The JSON pointer to the image.
+    pub pointer: String,
+    /// The image, pinned to the digest that was judged, the name spelled as the user spelled it.
+    pub image: String,
+}
+
+/// What becomes of an object because of one image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Effect {
+    /// Admitted by the judge.
+    Admit,
+    /// Not allowed; admitted all the same, with a warning.
+    Warn,
+    /// Not allowed; admitted all the same, and recorded only.
+    Note,
+    /// Refused.
+    Refuse,
+}
+
+/// One distinct image, judged.
+#[derive(Debug, Clone)]
+pub struct Judged {
+    /// The image as it is written.
+    pub image: String,
+    /// Where it is written.
+    pub uses: Vec<ImageUse>,
+    /// Its digest, if it came to that.
+    pub digest: Option<Digest>,
+    /// The image with the digest that was judged, if it was not pinned before.
+    pub pinned: Option<String>,
+    /// What the judge says.
+    pub verdict: Verdict,
+    /// The mode that applies.
+    pub mode: Mode,
+    /// What kind of no it is; `None` for a yes.
+    pub class: Option<Class>,
+    /// What becomes of it.
+    pub effect: Effect,
+}
+
+/// The answer about one object.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    /// Whether the object is admitted: verdict, mode, failure mode and break-glass together.
+    pub allowed: bool,
+    /// What the judge says of all images together.
+    pub decision: Decision,
+    /// The strictest mode that applied.
+    pub mode: Mode,
+    /// The gravest kind of no among the images.
+    pub class: Option<Class>,
+    /// Why nothing was judged, if nothing was.
+    pub passed: Option<Passed>,
+    /// The broken glass that admitted the object, if one did.
+    pub break_glass: Option<BreakGlass>,
+    /// Each distinct image.
+    pub images: Vec<Judged>,
+    /// The tags to be pinned.
+    pub patch: Vec<Pin>,
+    /// What the user should see, one sentence each.
+    pub warnings: Vec<String>,
+    /// Why the object is refused; empty when it is not.
+    pub message: String,
+    /// For the audit trail of whoever asked.
+    pub audit: BTreeMap<&'static str, String>,
+}
+
+/// The cluster door.
+#[derive(Debug)]
+pub struct Admission {
+    parts: Parts,
+    settings: Settings,
+    grants: Grants,
+    recorder: Recorder,
+}
+
+impl Admission {
+    /// Over the real services.
+    pub fn new(
+        evidence: Arc<EvidenceService>,
+        registry: Registry,
+        policies: Arc<PolicySet>,
+        release: Arc<Release>,
+        settings: Settings,
+    ) -> Self {
+        Self::with(Parts::new(evidence, registry, policies, release), settings)
+    }
+
+    /// Over parts of the caller's choice.
+    pub fn with(parts: Parts, settings: Settings) -> Self {
+        Self { parts, settings, grants: Grants::default(), recorder: Recorder::default() }
+    }
+
+    /// What was recorded, failed and was left out.
+    pub fn counters(&self) -> Counters {
+        self.recorder.counters()
+    }
+
+    /// Waits until what was admitted so far is recorded; for draining.
+    pub async fn settle(&self) {
+        self.recorder.settle().await;
+    }
+
+    /// Answers one question within the deadline. Always answers.
+    pub async fn review(&self, review: &Review, now: Timestamp, deadline: Instant) -> Outcome {
+        let outcome = self.decide(review, now, deadline).await;
+        self.audit(review, &outcome);
+        if outcome.allowed && !review.dry_run && review.phase.records() {
+            self.recorder.admitted(&self.parts, review, &outcome, now);
+        }
+        outcome
+    }
+
+    async fn decide(&self, review: &Review, now: Timestamp, deadline: Instant) -> Outcome {
+        if let Some(passed) = self.passes(review) {
+            return self.pass(passed);
+        }
+        let uses = match object::images(&review.kind, &review.object) {
+            Ok(uses) if uses.is_empty() => return self.pass(Passed::NoImages),
+            Ok(uses) => uses,
+            Err(error) => return self.unreadable(&error),
+        };
+        let uses = if review.operation == Operation::Update { brought_in(review, uses) } else { uses };
+        if uses.is_empty() {
+            return self.pass(Passed::Unchanged);
+        }
+        let place = Place::of(review);
+        let images = self.weigh_all(&place, uses, now, deadline).await;
+        let outcome = self.conclude(images, place.pins);
+        if outcome.allowed { outcome } else { self.break_glass(outcome, review, &place, now, deadline).await }
+    }
+
+    fn passes(&self, review: &Review) -> Option<Passed> {
+        let is_node = review.user.name.starts_with("system:node:")
+            && review.user.groups.iter().any(|group| group == "system:nodes");
+        if matches!(review.operation, Operation::Delete | Operation::Connect) {
+            Some(Passed::Operation)
+        } else if matches!(review.subresource.as_str(), "status" | "scale") {
+            Some(Passed::Subresource)
+        } else if review.kind.pod_spec().is_none() {
+            Some(Passed::OtherKind)
+        } else if self.settings.exempt_namespaces.contains(&review.namespace()) {
+            Some(Passed::ExemptNamespace)
+        } else if is_node && review.kind.is("", "Pod") && object::is_mirror(&review.object) {
+            Some(Passed::MirrorPod)
+        } else {
+            None
+        }
+    }
+
+    /// Each distinct reference once, however often and however differently spelled it is written.
+    async fn weigh_all(&self, place: &Place, uses: Vec<ImageUse>, now: Timestamp, deadline: Instant) -> Vec<Judged> {
+        let mut spelled: Vec<(String, Vec<ImageUse>)> = Vec::new();
+        for one in uses {
+            match spelled.iter_mut().find(|(image, _)| *image == one.image) {
+                Some((_, uses)) => uses.push(one),
+                None => spelled.push((one.image.clone(), vec![one])),
+            }
+        }
+        let references: BTreeMap<String, Result<ImageRef, String>> = spelled
+            .iter()
+            .map(|(image, _)| {
+                (image.clone(), image.parse().map_err(|error: crate::model::image::ImageRefError| error.to_string()))
+            })
+            .collect();
+        let distinct: BTreeSet<&ImageRef> =
+            references.values().filter_map(|reference| reference.as_ref().ok()).collect();
+        let lookups: Vec<BoxFuture<'_, (ImageRef, Weighed)>> = distinct
+            .into_iter()
+            .map(|image| {
+                weigh::weigh(&self.parts, place, image, now, deadline).map(|weighed| (image.clone(), weighed)).boxed()
+            })
+            .collect();
+        let weighed: BTreeMap<ImageRef, Weighed> =
+            stream::iter(lookups).buffer_unordered(CONCURRENT_IMAGES).collect().await;
+        spelled
+            .into_iter()
+            .filter_map(|(image, uses)| {
+                let found = match references.get(&image)? {
+                    Ok(reference) => weighed.get(reference)?.clone(),
+                    Err(problem) => weigh::malformed(problem),
+                };
+                Some(self.judged(image, uses, found))
+            })
+            .collect()
+    }
+
+    async fn break_glass(
+        &self,
+        outcome: Outcome,
+        review: &Review,
+        place: &Place,
+        now: Timestamp,
+        deadline: Instant,
+    ) -> Outcome {
+        let refused = || outcome.images.iter().filter(|image| image.effect == Effect::Refuse);
+        match break_glass::asked(review, &self.settings.break_glass) {
+            Asked::Yes(reason) => {
+                let lasts = self.settings.break_glass.lasts();
+                let glass = BreakGlass {
+                    user: review.user.name.clone(),
+                    reason,
+                    namespace: place.namespace.clone(),
+                    images: refused().map(|image| (image.image.clone(), image.digest)).collect(),
+                    expires: now.checked_add(lasts).unwrap_or(now),
+                };
+                if !review.dry_run && review.phase.records() {
+                    self.record_glass(&glass, now, deadline).await;
+                }
+                conclude::with_glass(outcome, glass)
+            }
+            asked => {
+                let covering: Option<Vec<BreakGlass>> =
+                    refused().map(|image| self.grants.covers(&place.namespace, image, now)).collect();
+                match covering.and_then(|all| all.into_iter().next()) {
+                    Some(glass) => conclude::with_glass(outcome, glass),
+                    None => conclude::without_glass(outcome, &asked),
+                }
+            }
+        }
+    }
+
+    /// The audit line first, then the log: the glass breaks even when the log is what is broken.
+    async fn record_glass(&self, glass: &BreakGlass, now: Timestamp, deadline: Instant) {
+        tracing::warn!(
+            target: "audit",
+            action = "break-glass",
+            user = glass.user,
+            reason = glass.reason,
+            namespace = glass.namespace,
+            images = ?glass.images,
+            expires = %glass.expires,
+            "the glass was broken"
+        );
+        if let Some(record) = &self.parts.record_break_glass {
+            match tokio::time::timeout_at(deadline.into(), record(glass.clone(), now)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::error!(target: "audit", action = "break-glass", error, "not recorded"),
+                Err(_elapsed) => tracing::error!(target: "audit", action = "break-glass", "not recorded in time"),
+            }
+        }
+        self.grants.add(glass, now);
+    }
+
+    fn audit(&self, review: &Review, outcome: &Outcome) {
+        let images: Vec<String> = outcome.images.iter().map(conclude::audit_image).collect();
+        tracing::info!(
+            target: "audit",
+            action = "admission",
+            uid = review.uid,
+            phase = ?review.phase,
+            operation = ?review.operation,
+            kind = %review.kind,
+            namespace = review.namespace(),
+            name = object_name(&review.object),
+            user = review.user.name,
+            dry_run = review.dry_run,
+            allowed = outcome.allowed,
+            decision = %outcome.decision,
+            class = outcome.class.map(Class::as_str),
+            passed = outcome.passed.map(Passed::sentence),
+            break_glass = outcome.break_glass.is_some(),
+            images = ?images,
+            policy = %self.parts.policy,
+            "admission"
+        );
+    }
+}
+
+/// The images that an update must answer for: none, if it brings in none that the object did not have. Of a pod, which
+/// runs already, those that are new (a debugger must get in beside an image that was revoked since); of a template,
+/// all, as all of them will start again.
+fn brought_in(review: &Review, uses: Vec<ImageUse>) -> Vec<ImageUse> {
+    let before = object::images(&review.kind, &review.old_object).unwrap_or_default();
+    let before: BTreeSet<&str> = before.iter().map(|one| one.image.as_str()).collect();
+    let is_new = |one: &ImageUse| !before.contains(one.image.as_str());
+    let is_running = review.kind.is("", "Pod");
+    if uses.iter().any(is_new) {
+        uses.into_iter().filter(|one| !is_running || is_new(one)).collect()
+    } else {
+        Vec::new()
+    }
+}
+
+fn object_name(object: &Value) -> &str {
+    let field = |name| object.pointer(name).and_then(Value::as_str);
+    field("/metadata/name").or_else(|| field("/metadata/generateName")).unwrap_or_default()
+}

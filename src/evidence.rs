@@ -1,19 +1,123 @@
-//! STUB: replaced; signatures stay.
-#![allow(unused, clippy::all, missing_docs, reason = "stub")]
-use crate::model::{Digest, Evidence, ImageRef, Verified};
-use jiff::Timestamp;
-use std::{sync::Arc, time::Instant};
+//! Digest -> verified statements, from our own log first and the image's registry second.
+//!
+//! Facts are cached, never verdicts. Two kinds: *what a bundle proves about a digest under a trusted root* (never
+//! ages: it is mathematics) and *what a registry listed for a digest* (ages: younger than `refresh` it is used as it
+//! is, younger than `max_age` it stands in for a registry that cannot be asked, older it is gone). Concurrent requests
+//! for one cold digest cause one fetch.
+//!
+//! A source that cannot be read never fails a request: it is written down as a gap, and the judge makes of it
+//! `Unknown`. Our own log not being readable does fail it, as then nothing here can be trusted to be whole.
+//!
+//! Not here: which signers are welcome (policy), reading the registry (adapter).
 
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use jiff::Timestamp;
+use moka::{future, sync};
+
+use crate::{
+    log::{Log, LogError, View},
+    model::{
+        Digest, Evidence, ImageName, ImageRef, LogRef, Outcome, Rejection, Source, TrustedRoot, Verified,
+        evidence::Rejected, limits, predicate, verify,
+    },
+    registry::{Registry, RegistryError},
+};
+
+/// How old facts from registries may be.
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// A registry's listing younger than this is not asked for again; seconds.
+    pub refresh_s: u64,
+    /// A registry's listing younger than this stands in for a registry that cannot be asked; seconds.
+    pub max_age_s: u64,
+    /// What the cached listings may take, in bytes.
+    pub cache_bytes: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { refresh_s: 10, max_age_s: 3_600, cache_bytes: 64 * 1024 * 1024 }
+    }
+}
+
+/// Why no evidence can be given at all.
 #[derive(Debug, thiserror::Error)]
 pub enum EvidenceError {
-    #[error("{0}")]
-    Log(String),
+    /// Our own log cannot be read.
+    #[error("our own log cannot be read")]
+    Log(#[from] LogError),
+    /// A log entry does not verify under our own trusted root.
+    #[error("log entry {index} does not verify: {reason}")]
+    Entry {
+        /// The entry's index.
+        index: u64,
+        /// Why not.
+        reason: Rejection,
+    },
+    /// The worker was lost.
+    #[error("reading evidence was interrupted")]
+    Interrupted,
 }
-#[derive(Debug)]
-pub struct EvidenceService;
+
+type Fact = Result<Arc<Verified>, Rejection>;
+
+#[derive(Clone)]
+struct Listing {
+    fetched_at: Timestamp,
+    bundles: Arc<Vec<Vec<u8>>>,
+}
+
+/// The evidence service. Cheap to clone.
+#[derive(Clone)]
+pub struct EvidenceService {
+    log: Log,
+    registry: Registry,
+    /// Our own root first.
+    roots: Arc<Vec<TrustedRoot>>,
+    entries: sync::Cache<(u64, Digest), Arc<Verified>>,
+    facts: sync::Cache<(Digest, Digest), Fact>,
+    fresh: future::Cache<(ImageName, Digest), Listing>,
+    last_good: sync::Cache<(ImageName, Digest), Listing>,
+}
+
+impl std::fmt::Debug for EvidenceService {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("EvidenceService").field("roots", &self.roots).finish_non_exhaustive()
+    }
+}
+
 impl EvidenceService {
-    /// Everything known about `digest`: our log first; then, when `image` is given, its registry. Never fails because a
-    /// source cannot be read: that is recorded as a gap.
+    /// A service over our log and registries. `roots` must hold our own root first; others are whoever else is trusted.
+    pub fn new(log: Log, registry: Registry, roots: Vec<TrustedRoot>, settings: &Settings) -> Self {
+        let weigh = |_key: &(ImageName, Digest), listing: &Listing| {
+            let bytes: usize = listing.bundles.iter().map(Vec::len).sum();
+            u32::try_from(bytes.saturating_add(256)).unwrap_or(u32::MAX)
+        };
+        Self {
+            log,
+            registry,
+            roots: Arc::new(roots),
+            entries: sync::Cache::new(50_000),
+            facts: sync::Cache::new(50_000),
+            fresh: future::Cache::builder()
+                .weigher(weigh)
+                .max_capacity(settings.cache_bytes / 2)
+                .time_to_live(Duration::from_secs(settings.refresh_s))
+                .build(),
+            last_good: sync::Cache::builder()
+                .weigher(weigh)
+                .max_capacity(settings.cache_bytes / 2)
+                .time_to_live(Duration::from_secs(settings.max_age_s))
+                .build(),
+        }
+    }
+
+    /// Everything known about `digest`: our log, then, when `image` is given, its registry.
     pub async fn gather(
         &self,
         digest: &Digest,
@@ -21,19 +125,167 @@ impl EvidenceService {
         now: Timestamp,
         deadline: Instant,
     ) -> Result<Evidence, EvidenceError> {
-        unimplemented!()
+        let mut evidence = self.from_log(digest, image, now).await?;
+        if let Some(image) = image {
+            self.add_from_registry(&mut evidence, &image.name, now, deadline).await?;
+        }
+        Ok(evidence)
     }
-    /// From our log alone; no network.
+
+    /// Everything that our own log knows about `digest`; no network.
     pub async fn from_log(
         &self,
         digest: &Digest,
         image: Option<&ImageRef>,
         now: Timestamp,
     ) -> Result<Evidence, EvidenceError> {
-        unimplemented!()
+        let (service, digest, image) = (self.clone(), *digest, image.cloned());
+        tokio::task::spawn_blocking(move || service.read_log(digest, image.as_ref(), now))
+            .await
+            .map_err(|_lost| EvidenceError::Interrupted)?
     }
-    /// One log entry as verified evidence about `digest`.
+
+    /// One entry of our own log as verified evidence about `digest`. Reads the store: call it off the async threads.
     pub fn entry(&self, index: u64, digest: &Digest) -> Result<Verified, EvidenceError> {
-        unimplemented!()
+        self.verified_entry(index, digest).map(|verified| Verified::clone(&verified))
+    }
+
+    fn verified_entry(&self, index: u64, digest: &Digest) -> Result<Arc<Verified>, EvidenceError> {
+        if let Some(known) = self.entries.get(&(index, *digest)) {
+            return Ok(known);
+        }
+        let bundle = self.log.bundle(index)?;
+        let verified = self
+            .roots
+            .first()
+            .ok_or_else(|| Rejection::Malformed("no trusted root is configured".to_owned()))
+            .and_then(|own| verify::verify(&bundle, digest, own))
+            .map(Arc::new)
+            .map_err(|reason| EvidenceError::Entry { index, reason })?;
+        self.entries.insert((index, *digest), Arc::clone(&verified));
+        Ok(verified)
+    }
+
+    fn read_log(&self, digest: Digest, image: Option<&ImageRef>, now: Timestamp) -> Result<Evidence, EvidenceError> {
+        let mut evidence = Evidence::new(digest);
+        let mut indexes = self.log.newest(&View::Evidence(digest), u64::MAX, limits::EVIDENCE)?;
+        indexes.reverse();
+        for index in indexes {
+            match self.verified_entry(index, &digest) {
+                Ok(verified) => evidence.statements.push(verified),
+                Err(EvidenceError::Entry { index, reason }) => {
+                    tracing::error!(index, %reason, "an entry of our own log does not verify");
+                    evidence.rejected.push(Rejected { source: Source::Log, bundle: digest, reason });
+                }
+                // An erased payload proves nothing any more; the rest still does.
+                Err(EvidenceError::Log(LogError::NoPayload(_))) => {}
+                Err(other) => return Err(other),
+            }
+        }
+        evidence.sources.push((Source::Log, Outcome::Complete(now)));
+        if let Some(name) = image.and_then(ImageRef::tagged_name) {
+            evidence.signed_under_tag = self.signed_under(&name, &digest)?;
+        }
+        Ok(evidence)
+    }
+
+    /// The newest other digest that somebody signed under this `registry/repository:tag`.
+    fn signed_under(&self, name: &str, digest: &Digest) -> Result<Option<(Digest, LogRef)>, EvidenceError> {
+        for index in self.log.newest(&View::Name(name.to_owned()), u64::MAX, 16)? {
+            let Some(payload) = self.log.entry(index)?.payload else { continue };
+            let Ok(bundle) = verify::parse_bundle(&payload) else { continue };
+            let Ok(statement) = verify::unverified_statement(&bundle) else { continue };
+            if statement.predicate_type() != predicate::SIGN {
+                continue;
+            }
+            let other = statement
+                .subjects()
+                .iter()
+                .find(|subject| subject.name == name && subject.digest != *digest)
+                .map(|subject| subject.digest);
+            if let Some(other) = other
+                && self.verified_entry(index, &other).is_ok()
+            {
+                return Ok(Some((other, LogRef { origin: self.log.origin().to_owned(), index })));
+            }
+        }
+        Ok(None)
+    }
+
+    async fn add_from_registry(
+        &self,
+        evidence: &mut Evidence,
+        name: &ImageName,
+        now: Timestamp,
+        deadline: Instant,
+    ) -> Result<(), EvidenceError> {
+        match self.listing(name, &evidence.digest, now, deadline).await {
+            Ok(listing) => {
+                evidence.sources.push((Source::Registry, Outcome::Complete(listing.fetched_at)));
+                let (service, digest) = (self.clone(), evidence.digest);
+                let facts = tokio::task::spawn_blocking(move || {
+                    listing.bundles.iter().map(|bundle| service.fact(bundle, &digest)).collect::<Vec<_>>()
+                })
+                .await
+                .map_err(|_lost| EvidenceError::Interrupted)?;
+                for (bundle, fact) in facts {
+                    match fact {
+                        Ok(verified) => add_once(&mut evidence.statements, verified),
+                        Err(reason) => evidence.rejected.push(Rejected { source: Source::Registry, bundle, reason }),
+                    }
+                }
+            }
+            Err(error) => evidence.sources.push((Source::Registry, Outcome::Unavailable(error.to_string()))),
+        }
+        Ok(())
+    }
+
+    async fn listing(
+        &self,
+        name: &ImageName,
+        digest: &Digest,
+        now: Timestamp,
+        deadline: Instant,
+    ) -> Result<Listing, RegistryError> {
+        let key = (name.clone(), *digest);
+        let fetch = self.fresh.try_get_with(key.clone(), async {
+            let bundles = match self.registry.bundles(name, digest, deadline).await {
+                Err(RegistryError::NotFound(_)) => Vec::new(),
+                other => other?,
+            };
+            let listing = Listing { fetched_at: now, bundles: Arc::new(bundles) };
+            self.last_good.insert(key.clone(), listing.clone());
+            Ok::<_, RegistryError>(listing)
+        });
+        let fetched = match tokio::time::timeout_at(deadline.into(), fetch).await {
+            Ok(Ok(listing)) => return Ok(listing),
+            Ok(Err(error)) => RegistryError::clone(&error),
+            Err(_elapsed) => RegistryError::Deadline { registry: name.registry.clone() },
+        };
+        self.last_good.get(&key).ok_or(fetched)
+    }
+
+    /// What a bundle proves about `digest`: under our own root, else under another.
+    fn fact(&self, bundle: &[u8], digest: &Digest) -> (Digest, Fact) {
+        let id = Digest::of(bundle);
+        let fact = self.facts.get_with((id, *digest), || {
+            let mut first = None;
+            for root in self.roots.iter() {
+                match verify::verify(bundle, digest, root) {
+                    Ok(verified) => return Ok(Arc::new(verified)),
+                    Err(reason) => first = first.or(Some(reason)),
+                }
+            }
+            Err(first.unwrap_or_else(|| Rejection::Malformed("no trusted root is configured".to_owned())))
+        });
+        (id, fact)
+    }
+}
+
+/// A statement may be found in the log and in the registry, with different proofs: it counts once.
+fn add_once(statements: &mut Vec<Arc<Verified>>, verified: Arc<Verified>) {
+    let known = |other: &Arc<Verified>| other.key() == verified.key() && other.statement() == verified.statement();
+    if !statements.iter().any(known) {
+        statements.push(verified);
     }
 }

@@ -183,6 +183,10 @@ impl Authenticator {
     /// # Errors
     /// An [`IdentityError`] that names the first entry that is wrong.
     pub fn new(settings: &Settings) -> Result<Self, IdentityError> {
+        // The first to come sets the provider of the process; all of us want this one, and none may be guessed.
+        if jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER.install_default().is_err() {
+            tracing::trace!("the token library's cryptography is set already");
+        }
         if settings.mtls_issuer.is_empty() || settings.mtls_issuer.len() > limits::URI {
             return Err(IdentityError::MtlsIssuer("is empty or too long; leave it out for the default"));
         }

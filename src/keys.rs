@@ -159,8 +159,10 @@ impl Keyring {
     /// which the directory is half made.
     pub fn create(dir: &Path, kek: &Kek, host: &str, now: Timestamp) -> Result<(), KeyError> {
         check_host(host)?;
-        let from = now - AUTHORITY_BACKDATE;
-        let until = from + AUTHORITY_LIFE;
+        // In whole seconds, as certificates have them; the trusted root says the same.
+        let from = cert::shift(now, -AUTHORITY_BACKDATE)?;
+        let from = Timestamp::from_second(from.as_second()).map_err(|_source| KeyError::Time(now))?;
+        let until = cert::shift(from, AUTHORITY_LIFE)?;
         let mut vault = Vault::create(dir, kek)?;
 
         let ca_root = Authority::root(host, "countersign CA root", ec::Curve::P384, from, until, 1)?;

@@ -3,6 +3,7 @@
 //! Pure: no I/O, no clock (time is passed in), no async, nothing of tonic, Kubernetes or `RocksDB`. Strings stop at
 //! the edge: what stands here was parsed once and is bounded by [`limits`].
 
+pub mod bundle;
 pub mod digest;
 pub mod evidence;
 pub mod identity;

@@ -1,1 +1,108 @@
-//! To be written.
+//! The Kubernetes face of the cluster door: `AdmissionReview` v1 in, `AdmissionReview` v1 out (design §6).
+//!
+//! It translates and decides nothing. `/validate` judges what stands there, `/mutate` judges and pins tags,
+//! `/admit` does both. Whatever comes in, what goes out is a well-formed review, within the deadline of the request's
+//! `?timeout=`. A review whose uid could be read is answered with HTTP 200, as the API server reads no other answer;
+//! anything else also gets an HTTP error.
+
+mod answer;
+mod request;
+mod timeout;
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use axum::{
+    Json, Router,
+    body::{Body, to_bytes},
+    extract::{Request, State},
+    http::{StatusCode, header},
+    response::{IntoResponse as _, Response},
+    routing::{get, post},
+};
+use bytes::Bytes;
+use jiff::Timestamp;
+use serde_json::Value;
+use tokio::sync::Semaphore;
+
+pub use self::{request::Malformed, timeout::deadline_of};
+use crate::{
+    admission::{Admission, Phase},
+    model::limits,
+};
+
+/// Reviews under way at a time; more wait, within their deadline.
+const CONCURRENT_REVIEWS: usize = 256;
+
+#[derive(Clone)]
+struct Face {
+    admission: Arc<Admission>,
+    clock: fn() -> Timestamp,
+    slots: Arc<Semaphore>,
+}
+
+/// The routes of the webhook listener.
+pub fn router(admission: Arc<Admission>, clock: fn() -> Timestamp) -> Router {
+    let face = Face { admission, clock, slots: Arc::new(Semaphore::new(CONCURRENT_REVIEWS)) };
+    let at = |phase| post(move |state, request| serve(state, phase, request));
+    Router::new()
+        .route("/validate", at(Phase::Validate))
+        .route("/mutate", at(Phase::Mutate))
+        .route("/admit", at(Phase::Both))
+        .route("/healthz", get(async || "ok"))
+        .with_state(face)
+}
+
+async fn serve(State(face): State<Face>, phase: Phase, request: Request) -> Response {
+    let deadline = match deadline_of(request.uri().query().unwrap_or_default(), Instant::now()) {
+        Ok(deadline) => deadline,
+        Err(error) => return refuse("", &error.into()),
+    };
+    if !is_json(&request) {
+        return refuse("", &Malformed::ContentType);
+    }
+    // The slot is taken before the body is read, so that the bodies in memory are bounded too.
+    let Ok(Ok(_slot)) = tokio::time::timeout_at(deadline.into(), face.slots.acquire()).await else {
+        return refuse("", &Malformed::Busy);
+    };
+    let body = match read(request.into_body(), deadline).await {
+        Ok(body) => body,
+        Err(error) => return refuse("", &error),
+    };
+    let review = match request::parse(&body, phase) {
+        Ok(review) => review,
+        Err((uid, error)) => return refuse(&uid, &error),
+    };
+    let outcome = face.admission.review(&review, (face.clock)(), deadline).await;
+    Json(answer::of(&review.uid, &outcome)).into_response()
+}
+
+fn is_json(request: &Request) -> bool {
+    let Some(value) = request.headers().get(header::CONTENT_TYPE) else { return false };
+    let media_type = value.to_str().unwrap_or_default().split(';').next().unwrap_or_default();
+    media_type.trim().eq_ignore_ascii_case("application/json")
+}
+
+async fn read(body: Body, deadline: Instant) -> Result<Bytes, Malformed> {
+    match tokio::time::timeout_at(deadline.into(), to_bytes(body, limits::ADMISSION_BODY)).await {
+        Ok(Ok(bytes)) => Ok(bytes),
+        // axum says both "too long" and "connection lost" here; to the second nobody listens.
+        Ok(Err(_source)) => Err(Malformed::TooLong),
+        Err(_elapsed) => Err(Malformed::TooSlow),
+    }
+}
+
+/// A well-formed no to what could not be read.
+fn refuse(uid: &str, error: &Malformed) -> Response {
+    tracing::info!(target: "audit", action = "admission", uid, %error, allowed = false, "malformed review");
+    let review: Value = answer::malformed(uid, error);
+    let status = if uid.is_empty() { error.status() } else { StatusCode::OK };
+    (status, Json(review)).into_response()
+}
+
+/// The margin between our deadline and the API server's, for the way back.
+fn margin(timeout: Duration) -> Duration {
+    (timeout / 10).clamp(Duration::from_millis(20), Duration::from_millis(500)).min(timeout / 2)
+}

@@ -16,6 +16,8 @@ use serde_json::{Value, json};
 use tempfile::NamedTempFile;
 
 mod mutual_tls;
+mod private_ca;
+mod strangers;
 
 use crate::issuer::{AUDIENCE, Behaviour, Issuer, Key};
 

@@ -1,6 +1,7 @@
-//! What stock clients say about our bundles: sigstore-python from PyPI, the strictest of them.
+//! What stock clients say about our bundles: sigstore-python, the strictest of them, and `OpenSSL` about certificates
+//! and timestamps.
 //!
-//! `scripts/interop-venv` installs it; `COUNTERSIGN_SIGSTORE_PYTHON` names another one.
+//! `scripts/interop-venv` installs the former; `COUNTERSIGN_SIGSTORE_PYTHON` names another one.
 
 use std::{
     env, fs,
@@ -8,7 +9,11 @@ use std::{
     process::{Command, Output},
 };
 
-use countersign::model::{Digest, Identity};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use countersign::{
+    keys::EphemeralKey,
+    model::{Digest, Identity},
+};
 use jiff::Timestamp;
 
 use crate::keys::{Content, ISSUER, builder, bundle, keyring, statement};
@@ -62,6 +67,26 @@ fn sigstore_python_takes_a_file_bundle() {
     refuses(&ask(dir.path(), "file", &other), "Certificate's SANs do not match");
     fs::write(dir.path().join("file"), b"artifacT").unwrap();
     refuses(&ask(dir.path(), "file", &builder()), "Bundle message digest mismatch");
+    fs::write(dir.path().join("file"), b"artifact").unwrap();
+
+    // One bit of each part of the bundle, in the middle of its bytes.
+    for (part, because) in [
+        ("/verificationMaterial/certificate/rawBytes", ""),
+        ("/verificationMaterial/timestampVerificationData/rfc3161Timestamps/0/signedTimestamp", ""),
+        ("/verificationMaterial/tlogEntries/0/canonicalizedBody", "invalid log entry"),
+        ("/verificationMaterial/tlogEntries/0/inclusionProof/rootHash", "invalid log entry"),
+        ("/messageSignature/signature", ""),
+        ("/messageSignature/messageDigest/digest", "Bundle message digest mismatch"),
+    ] {
+        let mut changed: serde_json::Value = serde_json::from_str(&bundle).unwrap();
+        let value = changed.pointer_mut(part).unwrap();
+        let mut bytes = STANDARD.decode(value.as_str().unwrap()).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        *value = STANDARD.encode(bytes).into();
+        fs::write(dir.path().join("bundle.json"), changed.to_string()).unwrap();
+        refuses(&ask(dir.path(), "file", &builder()), because);
+    }
 }
 
 #[test]
@@ -80,4 +105,38 @@ fn sigstore_python_takes_a_statement_bundle_and_an_e_mail_identity() {
     assert!(String::from_utf8_lossy(&output.stdout).contains(&digest.hex()), "it prints the statement");
     fs::write(dir.path().join("file"), b"artifacT").unwrap();
     refuses(&ask(dir.path(), "file", &identity), "in-toto statement has no subject for digest");
+}
+
+/// Runs `openssl` in `dir`.
+fn openssl(dir: &Path, arguments: &str) -> Output {
+    Command::new("openssl").current_dir(dir).args(arguments.split(' ')).output().expect("openssl is installed")
+}
+
+#[test]
+fn openssl_takes_certificates_and_timestamps() {
+    let dir = tempfile::tempdir().unwrap();
+    let now = Timestamp::now();
+    let keys = keyring(dir.path(), now);
+    let leaf = keys.issue(&builder(), &EphemeralKey::generate().unwrap().spki(), now).unwrap();
+    fs::write(dir.path().join("leaf.der"), leaf).unwrap();
+    accepts(&openssl(dir.path(), "x509 -inform der -in leaf.der -out leaf.pem"));
+    accepts(&openssl(dir.path(), "verify -x509_strict -CAfile keys/ca-root.pem -untrusted keys/ca.pem leaf.pem"));
+    refuses(
+        &openssl(dir.path(), "verify -x509_strict -CAfile keys/tsa-root.pem -untrusted keys/ca.pem leaf.pem"),
+        "unable to get",
+    );
+
+    fs::write(dir.path().join("data"), "artifact").unwrap();
+    fs::write(dir.path().join("other"), "artifacT").unwrap();
+    let verify = "ts -verify -in answer -CAfile keys/tsa-root.pem";
+    for (query, embedded) in
+        [("ts -query -data data -sha256 -cert -out query", true), ("ts -query -data data -sha512 -out query", false)]
+    {
+        accepts(&openssl(dir.path(), query));
+        let query = fs::read(dir.path().join("query")).unwrap();
+        fs::write(dir.path().join("answer"), keys.stamp_request(&query, now).unwrap()).unwrap();
+        let signer = if embedded { "" } else { " -untrusted keys/tsa.pem" };
+        accepts(&openssl(dir.path(), &format!("{verify} -queryfile query{signer}")));
+        refuses(&openssl(dir.path(), &format!("{verify} -data other{signer}")), "message imprint mismatch");
+    }
 }

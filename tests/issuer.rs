@@ -23,7 +23,12 @@ use axum::{
 use base64::{Engine as _, engine::general_purpose::STANDARD, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, EncodingKey, Header, jwk::Jwk};
 use serde_json::{Value, json};
-use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::watch,
+    task::JoinHandle,
+};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 /// The audience of tokens whose claims name none; also the default of the settings.
 pub const AUDIENCE: &str = "countersign";
@@ -146,9 +151,20 @@ impl Drop for Issuer {
 impl Issuer {
     /// Starts with one ES256 key, `key-1`.
     pub async fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::serve(TcpListener::bind("127.0.0.1:0").await.unwrap(), None)
+    }
+
+    /// The same over TLS, as `https://localhost:<port>`.
+    pub async fn start_tls(tls: rustls::ServerConfig) -> Self {
+        Self::serve(TcpListener::bind("127.0.0.1:0").await.unwrap(), Some(Arc::new(tls).into()))
+    }
+
+    fn serve(listener: TcpListener, tls: Option<TlsAcceptor>) -> Self {
+        let address = listener.local_addr().unwrap();
+        let url =
+            if tls.is_some() { format!("https://localhost:{}", address.port()) } else { format!("http://{address}") };
         let shared = Arc::new(Shared {
-            url: format!("http://{}", listener.local_addr().unwrap()),
+            url,
             keys: Mutex::new(vec![Key::es256("key-1")]),
             behaviour: Mutex::new(Behaviour::Honest),
             gate: watch::Sender::new(true),
@@ -159,7 +175,12 @@ impl Issuer {
             .route("/.well-known/openid-configuration", get(discovery))
             .route("/jwks", get(keys))
             .with_state(Arc::clone(&shared));
-        let server = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+        let server = tokio::spawn(async move {
+            match tls {
+                Some(acceptor) => axum::serve(TlsListener { listener, acceptor }, router).await.unwrap(),
+                None => axum::serve(listener, router).await.unwrap(),
+            }
+        });
         Self { shared, server }
     }
 
@@ -240,6 +261,30 @@ impl Issuer {
     /// How often the JWKS was asked for.
     pub fn key_fetches(&self) -> usize {
         self.shared.key_fetches.load(Ordering::SeqCst)
+    }
+}
+
+struct TlsListener {
+    listener: TcpListener,
+    acceptor: TlsAcceptor,
+}
+
+impl axum::serve::Listener for TlsListener {
+    type Io = TlsStream<TcpStream>;
+    type Addr = std::net::SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        loop {
+            let (stream, address) = self.listener.accept().await.unwrap();
+            // A client that does not trust us breaks the handshake off.
+            if let Ok(stream) = self.acceptor.accept(stream).await {
+                return (stream, address);
+            }
+        }
+    }
+
+    fn local_addr(&self) -> std::io::Result<Self::Addr> {
+        self.listener.local_addr()
     }
 }
 

@@ -1,11 +1,15 @@
-//! Custody of keys: making, opening, refusing; certificates, timestamps and trust documents, against
-//! `sigstore-verify` through `model::verify`.
+//! Keys: certificates, timestamps and trust documents, against `sigstore-verify` through `model::verify`. Below:
+//! custody, the face and the shell.
 
-use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
+mod custody;
+mod face;
+mod shell;
+
+use std::{fs, path::Path};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use countersign::{
-    keys::{EphemeralKey, Kek, KekSource, KeyError, Keyring, Public, check_host},
+    keys::{EphemeralKey, Kek, KeyError, Keyring},
     model::{
         Digest, Identity, Rejection, Signer, Statement, Subject, TrustedRoot, predicate, statement::PAYLOAD_TYPE,
         verify::verify,
@@ -127,4 +131,394 @@ fn hand_made_bundles_verify() {
         assert_eq!(verified.root(), root.digest());
         assert!(matches!(verify(bundle.as_bytes(), &Digest::of(b"other"), &root), Err(Rejection::Subject(_))));
     }
+}
+
+/// The parts of a bundle that repeat what is proven elsewhere in it, so that clients may pass over them: the entry names
+/// its index and the checkpoint root and size, its signature counts by key and not by name, a message digest is a hint, and of a
+/// timestamp's outer wrapping only the attributes are signed.
+const REPEATED: [&str; 8] = [
+    // Absent, it is zero (proto3 JSON), which is what it is here.
+    "/verificationMaterial/tlogEntries/0/logIndex",
+    "/verificationMaterial/tlogEntries/0/inclusionProof/logIndex",
+    "/verificationMaterial/tlogEntries/0/inclusionProof/rootHash",
+    "/verificationMaterial/tlogEntries/0/inclusionProof/treeSize",
+    "/verificationMaterial/tlogEntries/0/inclusionProof/hashes",
+    "/verificationMaterial/tlogEntries/0/inclusionProof/checkpoint/envelope",
+    "/verificationMaterial/timestampVerificationData/rfc3161Timestamps/0/signedTimestamp",
+    "/messageSignature/messageDigest",
+];
+
+/// Where two documents differ, as JSON pointers of leaves.
+fn differences(at: &str, one: &serde_json::Value, other: &serde_json::Value, found: &mut Vec<String>) {
+    use serde_json::Value;
+    match (one, other) {
+        (Value::Object(a), Value::Object(b)) => {
+            for key in a.keys().chain(b.keys().filter(|key| !a.contains_key(*key))) {
+                let (one, other) = (a.get(key).unwrap_or(&Value::Null), b.get(key).unwrap_or(&Value::Null));
+                // A changed name is counted where the name was.
+                if a.contains_key(key) {
+                    differences(&format!("{at}/{key}"), one, other, found);
+                }
+            }
+        }
+        (Value::Array(a), Value::Array(b)) if a.len() == b.len() => {
+            for (index, (one, other)) in a.iter().zip(b).enumerate() {
+                differences(&format!("{at}/{index}"), one, other, found);
+            }
+        }
+        _ if one != other => found.push(at.to_owned()),
+        _ => {}
+    }
+}
+
+/// Flips one bit of each byte of the bundle. What still verifies was changed in a repeated part, and says the same.
+#[test]
+fn every_changed_byte_is_refused_or_says_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    let keys = keyring(dir.path(), now());
+    let root = TrustedRoot::parse(keys.trusted_root()).unwrap();
+    let digest = Digest::of(b"artifact");
+    for content in [Content::File(b"artifact"), Content::Statement(&statement(digest))] {
+        let bundle = bundle(&keys, &builder(), &content, now());
+        let whole = bundle.to_string().into_bytes();
+        let original = verify(&whole, &digest, &root).unwrap();
+        let (mut refused, mut accepted) = (0, std::collections::BTreeMap::<String, usize>::new());
+        for at in 0..whole.len() {
+            let mut changed = whole.clone();
+            changed[at] ^= 1;
+            let Ok(verified) = verify(&changed, &digest, &root) else {
+                refused += 1;
+                continue;
+            };
+            assert_eq!(verified.statement(), original.statement());
+            assert_eq!(verified.signer(), original.signer());
+            assert_eq!(verified.key(), original.key());
+            assert_eq!(verified.signed_at(), original.signed_at());
+            assert_eq!(verified.log(), original.log());
+            let mut found = Vec::new();
+            differences("", &bundle, &serde_json::from_slice(&changed).unwrap(), &mut found);
+            for part in found {
+                *accepted.entry(part).or_default() += 1;
+            }
+        }
+        assert!(accepted.keys().all(|part| REPEATED.contains(&part.as_str())), "{accepted:#?}");
+        assert!(refused > whole.len() * 9 / 10, "{refused} of {}: {accepted:#?}", whole.len());
+    }
+}
+
+#[test]
+fn refusals_of_changed_parts_have_names() {
+    let dir = tempfile::tempdir().unwrap();
+    let keys = keyring(dir.path(), now());
+    let root = TrustedRoot::parse(keys.trusted_root()).unwrap();
+    let digest = Digest::of(b"artifact");
+    let whole = bundle(&keys, &builder(), &Content::File(b"artifact"), now());
+    let refusal = |part: &str, change: &dyn Fn(&mut Vec<u8>)| {
+        let mut changed = whole.clone();
+        let value = changed.pointer_mut(part).unwrap();
+        let mut bytes = STANDARD.decode(value.as_str().unwrap()).unwrap();
+        change(&mut bytes);
+        *value = STANDARD.encode(bytes).into();
+        verify(changed.to_string().as_bytes(), &digest, &root).unwrap_err()
+    };
+    let last = |bytes: &mut Vec<u8>| *bytes.last_mut().unwrap() ^= 1;
+    let signature = refusal("/messageSignature/signature", &last);
+    assert!(matches!(signature, Rejection::Signature(_) | Rejection::Timestamp(_)), "{signature}");
+    let certificate = refusal("/verificationMaterial/certificate/rawBytes", &last);
+    assert!(matches!(certificate, Rejection::Certificate(_)), "{certificate}");
+    let stamp = refusal("/verificationMaterial/timestampVerificationData/rfc3161Timestamps/0/signedTimestamp", &last);
+    assert!(matches!(stamp, Rejection::Timestamp(_)), "{stamp}");
+    let entry = refusal("/verificationMaterial/tlogEntries/0/canonicalizedBody", &|bytes| bytes[20] ^= 1);
+    assert!(matches!(entry, Rejection::Log(_)), "{entry}");
+}
+
+/// Each part of the trusted root is asked: with that of another instance of the same name in its place, the bundle is
+/// refused for that reason.
+#[test]
+fn every_part_of_the_trusted_root_counts() {
+    let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let keys = keyring(dir.path(), now());
+    let digest = Digest::of(b"artifact");
+    let bundle = bundle(&keys, &builder(), &Content::File(b"artifact"), now()).to_string();
+    let own: serde_json::Value = serde_json::from_str(keys.trusted_root()).unwrap();
+    let foreign: serde_json::Value = serde_json::from_str(keyring(other.path(), now()).trusted_root()).unwrap();
+    let mut refusals = Vec::new();
+    for part in ["certificateAuthorities", "ctlogs", "timestampAuthorities", "tlogs"] {
+        let mut mixed = own.clone();
+        mixed[part] = foreign[part].clone();
+        let root = TrustedRoot::parse(&mixed.to_string()).unwrap();
+        refusals.push(verify(bundle.as_bytes(), &digest, &root).unwrap_err());
+    }
+    let as_expected = matches!(
+        refusals.as_slice(),
+        [Rejection::Certificate(_), Rejection::Certificate(_), Rejection::Timestamp(_), Rejection::Log(_)]
+    );
+    assert!(as_expected, "{refusals:#?}");
+    assert!(verify(bundle.as_bytes(), &digest, &TrustedRoot::parse(&own.to_string()).unwrap()).is_ok());
+}
+
+/// A timestamp outside the ten minutes of the certificate.
+#[test]
+fn certificates_out_of_time_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let keys = keyring(dir.path(), now());
+    let root = TrustedRoot::parse(keys.trusted_root()).unwrap();
+    let digest = Digest::of(b"artifact");
+    let mut value = bundle(&keys, &builder(), &Content::File(b"artifact"), now());
+    let signature = STANDARD.decode(value["messageSignature"]["signature"].as_str().unwrap()).unwrap();
+    for (minutes, fits) in [(9, true), (11, false), (-1, false)] {
+        let later = keys.timestamp(&signature, now() + SignedDuration::from_mins(minutes)).unwrap();
+        value["verificationMaterial"]["timestampVerificationData"]["rfc3161Timestamps"][0]["signedTimestamp"] =
+            STANDARD.encode(later).into();
+        let result = verify(value.to_string().as_bytes(), &digest, &root);
+        assert_eq!(result.is_ok(), fits, "{minutes} minutes: {result:?}");
+    }
+}
+
+fn extension<'a, T: der::Decode<'a> + const_oid::AssociatedOid>(certificate: &'a Certificate) -> (bool, T) {
+    certificate.tbs_certificate.get::<T>().unwrap().unwrap()
+}
+
+#[test]
+fn certificates_have_the_profile() {
+    let dir = tempfile::tempdir().unwrap();
+    let keys = keyring(dir.path(), now());
+    let ephemeral = EphemeralKey::generate().unwrap();
+    let der = keys.issue(&builder(), &ephemeral.spki(), now()).unwrap();
+    let leaf = Certificate::from_der(&der).unwrap();
+    let tbs = &leaf.tbs_certificate;
+    assert_eq!(leaf.to_der().unwrap(), der, "what parses prints back the same bytes");
+    assert!(tbs.subject.is_empty());
+    assert_eq!(tbs.serial_number.as_bytes().len(), 20);
+    assert!(tbs.serial_number.as_bytes()[0] & 0x80 == 0, "positive");
+    let (from, until) = (tbs.validity.not_before.to_unix_duration(), tbs.validity.not_after.to_unix_duration());
+    assert_eq!(until.as_secs() - from.as_secs(), 600);
+    let second = now().as_second() as u64;
+    assert!(from.as_secs() < second && second < until.as_secs());
+    assert_eq!(tbs.subject_public_key_info.to_der().unwrap(), ephemeral.spki());
+    let (critical, names) = extension::<SubjectAltName>(&leaf);
+    assert!(critical);
+    assert!(
+        matches!(names.0.as_slice(), [GeneralName::UniformResourceIdentifier(uri)] if uri.as_str() == builder().subject)
+    );
+    let (critical, usage) = extension::<KeyUsage>(&leaf);
+    assert!(critical && usage.digital_signature() && usage.0.bits() == 1);
+    let (_, usages) = extension::<ExtendedKeyUsage>(&leaf);
+    assert_eq!(usages.0, [const_oid::db::rfc5912::ID_KP_CODE_SIGNING]);
+    assert!(tbs.get::<BasicConstraints>().unwrap().is_none());
+    let value = |oid: &str| {
+        let extensions = tbs.extensions.as_ref().unwrap();
+        extensions.iter().find(|extension| extension.extn_id.to_string() == oid).unwrap().extn_value.as_bytes()
+    };
+    assert_eq!(value("1.3.6.1.4.1.57264.1.1"), ISSUER.as_bytes());
+    assert_eq!(value("1.3.6.1.4.1.57264.1.8"), ISSUER.to_owned().to_der().unwrap());
+    assert!(!value("1.3.6.1.4.1.11129.2.4.2").is_empty());
+
+    let certificates = dir.path().join("keys");
+    let read = |role: &str| {
+        let pem = fs::read(certificates.join(format!("{role}.pem"))).unwrap();
+        Certificate::from_der(&der::pem::decode_vec(&pem).unwrap().1).unwrap()
+    };
+    let (ca, root, tsa) = (read("ca"), read("ca-root"), read("tsa"));
+    let (_, authority) = extension::<AuthorityKeyIdentifier>(&leaf);
+    assert_eq!(authority.key_identifier.unwrap(), extension::<SubjectKeyIdentifier>(&ca).1.0);
+    assert_eq!(tbs.issuer, ca.tbs_certificate.subject);
+    assert_eq!(ca.tbs_certificate.subject.to_string().matches("O=").count(), 1);
+    assert_eq!(extension::<BasicConstraints>(&ca), (true, BasicConstraints { ca: true, path_len_constraint: Some(0) }));
+    assert_eq!(
+        extension::<BasicConstraints>(&root),
+        (true, BasicConstraints { ca: true, path_len_constraint: Some(1) })
+    );
+    assert!(extension::<KeyUsage>(&ca).1.key_cert_sign());
+    assert_eq!(extension::<ExtendedKeyUsage>(&ca).1.0, [const_oid::db::rfc5912::ID_KP_CODE_SIGNING]);
+    let (critical, usages) = extension::<ExtendedKeyUsage>(&tsa);
+    assert!(critical);
+    assert_eq!(usages.0, [const_oid::db::rfc5912::ID_KP_TIME_STAMPING]);
+}
+
+#[test]
+fn subjects_become_addresses_or_uris_or_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let keys = keyring(dir.path(), now());
+    let spki = EphemeralKey::generate().unwrap().spki();
+    let issue = |subject: &str, issuer: &str| {
+        keys.issue(&Identity { subject: subject.to_owned(), issuer: issuer.to_owned() }, &spki, now())
+    };
+    for (subject, mail) in [
+        ("alice@example.org", true),
+        ("alice+ci@example.org", true),
+        ("spiffe://example.org/build", false),
+        ("https://github.com/o/r/.github/workflows/w.yml@refs/heads/main", false),
+        ("urn:uuid:6e8bc430-9c3a-11d9-9669-0800200c9a66", false),
+        ("mailto:alice@example.org", false),
+    ] {
+        let certificate = Certificate::from_der(&issue(subject, ISSUER).unwrap()).unwrap();
+        let (_, names) = extension::<SubjectAltName>(&certificate);
+        assert_eq!(matches!(names.0[0], GeneralName::Rfc822Name(_)), mail, "{subject}");
+        assert_eq!(matches!(names.0[0], GeneralName::UniformResourceIdentifier(_)), !mail, "{subject}");
+    }
+    let long = format!("https://{}", "a".repeat(1_100));
+    for subject in [
+        "",
+        "alice",
+        "@",
+        "a@",
+        "@b",
+        "a@b@c",
+        "alice smith@example.org",
+        "https:",
+        "1https://x",
+        "älice@x.org",
+        "a\0@b",
+        &long,
+    ] {
+        let refused = issue(subject, ISSUER);
+        assert!(matches!(refused, Err(KeyError::Identity { .. })), "{subject:?}: {refused:?}");
+    }
+    for issuer in ["", "https://issuer\n.example.org", &long] {
+        assert!(matches!(issue("alice@example.org", issuer), Err(KeyError::Identity { .. })), "{issuer:?}");
+    }
+    let ed25519 = der::pem::decode_vec(&fs::read(dir.path().join("keys/log.pem")).unwrap()).unwrap().1;
+    for key in [vec![], vec![0x30, 0], spki[..40].to_vec(), ed25519] {
+        assert!(matches!(keys.issue(&builder(), &key, now()), Err(KeyError::PublicKey(_) | KeyError::Asn1(_))));
+    }
+}
+
+#[test]
+fn two_certificates_never_share_a_serial() {
+    let dir = tempfile::tempdir().unwrap();
+    let keys = keyring(dir.path(), now());
+    let spki = EphemeralKey::generate().unwrap().spki();
+    let mut serials = std::collections::BTreeSet::new();
+    for _ in 0..64 {
+        let der = keys.issue(&builder(), &spki, now()).unwrap();
+        assert!(serials.insert(Certificate::from_der(&der).unwrap().tbs_certificate.serial_number.as_bytes().to_vec()));
+    }
+}
+
+fn request(algorithm: &str, digest: Vec<u8>, nonce: Option<&[u8]>, cert_req: bool) -> x509_tsp::TimeStampReq {
+    x509_tsp::TimeStampReq {
+        version: x509_tsp::TspVersion::V1,
+        message_imprint: x509_tsp::MessageImprint {
+            hash_algorithm: spki::AlgorithmIdentifierOwned { oid: algorithm.parse().unwrap(), parameters: None },
+            hashed_message: der::asn1::OctetString::new(digest).unwrap(),
+        },
+        req_policy: None,
+        nonce: nonce.map(|nonce| der::asn1::Int::new(nonce).unwrap()),
+        cert_req,
+        extensions: None,
+    }
+}
+
+const SHA_256: &str = "2.16.840.1.101.3.4.2.1";
+
+#[test]
+fn timestamp_requests_are_answered() {
+    let dir = tempfile::tempdir().unwrap();
+    let keys = keyring(dir.path(), now());
+    let nonce = [0x12, 0x34, 0x56, 0x78, 0x9a];
+    for cert_req in [false, true] {
+        let asked = request(SHA_256, vec![7; 32], Some(&nonce), cert_req);
+        let response = keys.stamp_request(&asked.to_der().unwrap(), now()).unwrap();
+        let response = x509_tsp::TimeStampResp::from_der(&response).unwrap();
+        let token = response.time_stamp_token.unwrap();
+        let signed: cms::signed_data::SignedData = token.content.decode_as().unwrap();
+        assert_eq!(signed.certificates.is_some(), cert_req);
+        let content: der::asn1::OctetString = signed.encap_content_info.econtent.unwrap().decode_as().unwrap();
+        let info = x509_tsp::TstInfo::from_der(content.as_bytes()).unwrap();
+        assert_eq!(info.nonce.unwrap().as_bytes(), nonce);
+        assert_eq!(info.message_imprint, asked.message_imprint);
+        assert_eq!(info.gen_time.to_unix_duration().as_secs(), now().as_second() as u64);
+    }
+    let whole = request(SHA_256, vec![7; 32], None, false);
+    let with = |change: &dyn Fn(&mut x509_tsp::TimeStampReq)| {
+        let mut request = whole.clone();
+        change(&mut request);
+        keys.stamp_request(&request.to_der().unwrap(), now())
+    };
+    assert!(with(&|_| ()).is_ok(), "the request is good before it is changed");
+    let sha1 = || request("1.3.14.3.2.26", vec![7; 20], None, false);
+    for (refused, because) in [
+        (with(&|request| *request = sha1()), "its hash is none"),
+        (
+            with(&|request| request.message_imprint.hashed_message = der::asn1::OctetString::new([7; 31]).unwrap()),
+            "length",
+        ),
+        (with(&|request| request.req_policy = Some("1.2.3.4".parse().unwrap())), "policy"),
+        (with(&|request| request.nonce = Some(der::asn1::Int::new(&[1; 33]).unwrap())), "nonce"),
+        (keys.stamp_request(b"nonsense", now()), "not a TimeStampReq"),
+        (keys.stamp_request(&[0; 5_000], now()), "longer than"),
+    ] {
+        let refused = refused.unwrap_err();
+        assert!(matches!(&refused, KeyError::Request(problem) if problem.contains(because)), "{because}: {refused}");
+    }
+}
+
+/// A handshake in memory: the local authority's server and client certificates satisfy rustls in both directions.
+#[test]
+fn the_local_authority_serves_mutual_tls() {
+    use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject as _};
+    use std::sync::Arc;
+    let dir = tempfile::tempdir().unwrap();
+    // rustls asks the wall clock.
+    let now = Timestamp::now();
+    let keys = keyring(dir.path(), now);
+    let mut authority = rustls::RootCertStore::empty();
+    authority.add(CertificateDer::from_pem_slice(keys.tls_ca_pem().as_bytes()).unwrap()).unwrap();
+    let authority = Arc::new(authority);
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let clients =
+        rustls::server::WebPkiClientVerifier::builder_with_provider(authority.clone(), provider.clone()).build();
+    let names = [HOST, "127.0.0.1", "::1"].map(str::to_owned);
+    let (chain, key) = keys.tls_server(&names, now).unwrap();
+    let server = rustls::ServerConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_client_cert_verifier(clients.unwrap())
+        .with_single_cert(chain, key)
+        .unwrap();
+    let (cert, key) = keys.issue_client("spiffe://example.org/build", now, 30).unwrap();
+    let cert = CertificateDer::from_pem_slice(cert.as_bytes()).unwrap();
+    let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
+    let client = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(authority)
+        .with_client_auth_cert(vec![cert.clone()], key)
+        .unwrap();
+    let (server, client) = (Arc::new(server), Arc::new(client));
+    let handshake = |name: &str| -> Result<(), rustls::Error> {
+        let name = ServerName::try_from(name.to_owned()).unwrap();
+        let mut client = rustls::ClientConnection::new(client.clone(), name).unwrap();
+        let mut server = rustls::ServerConnection::new(server.clone()).unwrap();
+        while client.is_handshaking() || server.is_handshaking() {
+            let mut wire = Vec::new();
+            client.write_tls(&mut wire).unwrap();
+            server.read_tls(&mut wire.as_slice()).unwrap();
+            server.process_new_packets()?;
+            let mut wire = Vec::new();
+            server.write_tls(&mut wire).unwrap();
+            client.read_tls(&mut wire.as_slice()).unwrap();
+            client.process_new_packets()?;
+        }
+        assert_eq!(server.peer_certificates().unwrap()[0], cert);
+        Ok(())
+    };
+    for name in names {
+        handshake(&name).unwrap();
+    }
+    assert!(matches!(handshake("other.example.org"), Err(rustls::Error::InvalidCertificate(_))));
+    for name in [
+        "",
+        "spiffe://",
+        "spiffe://example.org//x",
+        "spiffe://example.org/../x",
+        "spiffe://u@example.org/x",
+        "a b",
+        "alice@example.org",
+    ] {
+        assert!(matches!(keys.issue_client(name, now, 30), Err(KeyError::Identity { .. })), "{name:?}");
+    }
+    assert!(keys.issue_client("build.example.org", now, 0).is_err());
+    assert!(keys.tls_server(&[], now).is_err());
 }

@@ -10,6 +10,7 @@
     clippy::as_conversions,
     clippy::let_underscore_must_use,
     clippy::print_stdout,
+    clippy::disallowed_methods,
     clippy::large_futures,
     clippy::clone_on_ref_ptr,
     clippy::too_many_lines,
@@ -24,6 +25,9 @@
 
 mod admission;
 mod cli;
+mod crash;
+mod daemon;
+mod doors;
 mod fake_registry;
 mod harness;
 mod identity;

@@ -1,1 +1,250 @@
-//! To be written.
+//! `SigningService`: the build door.
+
+use std::{
+    pin::Pin,
+    time::{Duration, Instant},
+};
+
+use futures_util::{Stream, StreamExt, TryStreamExt};
+use jiff::Timestamp;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::{auth::authorize, convert, status, v1};
+use crate::{
+    log::LogError,
+    model::{Caller, Digest, ImageRef, Role, Statement, StatementError, Subject, limits, predicate},
+    signing::{Content, Signed, Signing, SigningError},
+};
+
+/// Statements of one stream that are being signed at the same time.
+const STREAM_WIDTH: usize = 32;
+/// How long attaching one bundle to its image may take.
+const ATTACH_TIME: Duration = Duration::from_secs(20);
+
+/// The face of [`Signing`].
+#[derive(Debug, Clone)]
+pub struct SigningFace {
+    /// The service.
+    pub signing: Signing,
+    /// The clock.
+    pub clock: fn() -> Timestamp,
+}
+
+/// One thing to be signed, and where its bundle goes.
+struct Job {
+    content: Content,
+    predicate_type: String,
+    attach_to: Vec<(ImageRef, Digest)>,
+}
+
+impl SigningFace {
+    /// The tonic service, with message limits.
+    pub fn into_server(self) -> v1::signing_service_server::SigningServiceServer<Self> {
+        v1::signing_service_server::SigningServiceServer::new(self).max_decoding_message_size(limits::GRPC_MESSAGE)
+    }
+
+    async fn run(&self, jobs: Vec<Job>, caller: &Caller) -> Result<Vec<v1::SignedBundle>, Status> {
+        let now = (self.clock)();
+        let contents = jobs.iter().map(|job| job.content.clone()).collect();
+        let signed = self.signing.sign(contents, &caller.identity, now).await.map_err(refusal)?;
+        let finish = jobs.iter().zip(signed).map(|(job, signed)| self.finish(job, signed, caller, now));
+        Ok(futures_util::stream::iter(finish).buffered(8).collect().await)
+    }
+
+    async fn finish(&self, job: &Job, signed: Signed, caller: &Caller, now: Timestamp) -> v1::SignedBundle {
+        tracing::info!(
+            target: "audit", action = "sign", caller = %caller.identity,
+            predicate_type = %job.predicate_type, entry = %signed.entry, "signed"
+        );
+        let (mut attached, mut attach_error) = (String::new(), String::new());
+        for (image, digest) in &job.attach_to {
+            let deadline = Instant::now() + ATTACH_TIME;
+            match self
+                .signing
+                .attach(&image.name, digest, &signed.bundle, &job.predicate_type, now, deadline)
+                .await
+            {
+                Ok(manifest) => attached = manifest.to_string(),
+                Err(error) => {
+                    tracing::warn!(image = %image, %error, "bundle was not attached");
+                    attach_error = format!("{image}: {error}");
+                }
+            }
+        }
+        v1::SignedBundle { bundle: signed.bundle.into(), entry: Some(signed.entry.into()), attached, attach_error }
+    }
+}
+
+#[tonic::async_trait]
+impl v1::signing_service_server::SigningService for SigningFace {
+    async fn sign(&self, request: Request<v1::SignRequest>) -> Result<Response<v1::SignResponse>, Status> {
+        let caller = authorize(&request, &[Role::Builder])?;
+        let jobs = sign_jobs(request.into_inner())?;
+        Ok(Response::new(v1::SignResponse { bundles: self.run(jobs, &caller).await? }))
+    }
+
+    async fn attest(&self, request: Request<v1::AttestRequest>) -> Result<Response<v1::AttestResponse>, Status> {
+        let caller = authorize(&request, &[Role::Builder])?;
+        let job = attest_job(request.into_inner())?;
+        Ok(Response::new(v1::AttestResponse { bundle: self.run(vec![job], &caller).await?.pop() }))
+    }
+
+    async fn attest_batch(
+        &self,
+        request: Request<v1::AttestBatchRequest>,
+    ) -> Result<Response<v1::AttestBatchResponse>, Status> {
+        let caller = authorize(&request, &[Role::Builder])?;
+        let requests = request.into_inner().requests;
+        if requests.is_empty() || requests.len() > limits::BATCH {
+            let problem = format!("{} statements; give 1 to {}", requests.len(), limits::BATCH);
+            return Err(status::invalid("requests", &problem));
+        }
+        let jobs = requests.into_iter().map(attest_job).collect::<Result<_, _>>()?;
+        Ok(Response::new(v1::AttestBatchResponse { bundles: self.run(jobs, &caller).await? }))
+    }
+
+    type AttestStreamStream = Pin<Box<dyn Stream<Item = Result<v1::AttestResponse, Status>> + Send>>;
+
+    async fn attest_stream(
+        &self,
+        request: Request<Streaming<v1::AttestRequest>>,
+    ) -> Result<Response<Self::AttestStreamStream>, Status> {
+        let caller = authorize(&request, &[Role::Builder])?;
+        let face = self.clone();
+        let answers = request
+            .into_inner()
+            .map(move |message| {
+                let (face, caller) = (face.clone(), caller.clone());
+                async move {
+                    let job = attest_job(message?)?;
+                    Ok(v1::AttestResponse { bundle: face.run(vec![job], &caller).await?.pop() })
+                }
+            })
+            .buffered(STREAM_WIDTH);
+        // A refusal ends the stream: what comes after it was not signed by this call's promise.
+        let until_refused = answers.map_err(Box::new).scan(false, |ended, answer| {
+            let answer = (!*ended).then_some(answer);
+            *ended |= matches!(answer, Some(Err(_)));
+            std::future::ready(answer)
+        });
+        Ok(Response::new(Box::pin(until_refused.map_err(|status| *status))))
+    }
+}
+
+fn sign_jobs(request: v1::SignRequest) -> Result<Vec<Job>, Status> {
+    if request.subjects.is_empty() || request.subjects.len() > limits::SUBJECTS {
+        let problem = format!("{} subjects; give 1 to {}", request.subjects.len(), limits::SUBJECTS);
+        return Err(status::invalid("subjects", &problem));
+    }
+    let kind = v1::ArtifactKind::try_from(request.kind)
+        .map_err(|_unknown| status::invalid("kind", &format!("{} is not an artifact kind", request.kind)))?;
+    let subjects = subjects(request.subjects)?;
+    let mut seen = std::collections::BTreeSet::new();
+    if let Some(twice) = subjects.iter().find(|subject| !seen.insert((subject.name.clone(), subject.digest))) {
+        return Err(status::invalid("subjects", &StatementError::DuplicateSubject(twice.digest)));
+    }
+    subjects
+        .into_iter()
+        .map(|subject| match kind {
+            v1::ArtifactKind::File if request.attach => {
+                Err(status::invalid("attach", &"a file has no registry; leave attach off or sign an image"))
+            }
+            v1::ArtifactKind::File => Ok(Job {
+                content: Content::File(subject.digest),
+                predicate_type: predicate::SIGN.to_owned(),
+                attach_to: Vec::new(),
+            }),
+            v1::ArtifactKind::Image | v1::ArtifactKind::Unspecified => image_job(subject, request.attach),
+        })
+        .collect()
+}
+
+fn image_job(subject: Subject, attach: bool) -> Result<Job, Status> {
+    let image = image_of(&subject, attach)?;
+    let name = image.as_ref().map(|image| image.tagged_name().unwrap_or_else(|| image.name.to_string()));
+    let subject = Subject { name: name.unwrap_or_default(), digest: subject.digest };
+    let attach_to = image.filter(|_| attach).map(|image| (image, subject.digest)).into_iter().collect();
+    let statement = Statement::new(vec![subject], predicate::SIGN, serde_json::json!({}))
+        .map_err(|source| status::invalid("subjects", &source))?;
+    Ok(Job { content: Content::Statement(statement), predicate_type: predicate::SIGN.to_owned(), attach_to })
+}
+
+/// The image reference that a subject's name is; none when the name is empty and nothing needs it.
+fn image_of(subject: &Subject, needed: bool) -> Result<Option<ImageRef>, Status> {
+    if subject.name.is_empty() && !needed {
+        return Ok(None);
+    }
+    let image: ImageRef = subject.name.parse().map_err(|source| status::invalid("subjects.name", &source))?;
+    match image.digest {
+        Some(other) if other != subject.digest => Err(status::invalid(
+            "subjects.name",
+            &format!("the name says {other}, the digest says {}; they must be the same", subject.digest),
+        )),
+        _ => Ok(Some(image)),
+    }
+}
+
+fn attest_job(request: v1::AttestRequest) -> Result<Job, Status> {
+    let statement = match (request.statement.is_empty(), request.predicate.is_empty()) {
+        (false, true) if request.subjects.is_empty() && request.predicate_type.is_empty() => {
+            Statement::parse(&request.statement).map_err(|source| status::invalid("statement", &source))?
+        }
+        (true, false) => {
+            if request.predicate.len() > limits::STATEMENT {
+                return Err(status::invalid("predicate", &StatementError::TooLarge(request.predicate.len())));
+            }
+            crate::model::statement::check_json_depth(&request.predicate, limits::JSON_DEPTH)
+                .map_err(|_deep| status::invalid("predicate", &StatementError::TooDeep))?;
+            let predicate =
+                serde_json::from_slice(&request.predicate).map_err(|source| status::invalid("predicate", &source))?;
+            Statement::new(subjects(request.subjects)?, &request.predicate_type, predicate)
+                .map_err(|source| status::invalid("predicate", &source))?
+        }
+        _ => {
+            let problem = "give either a whole statement, or subjects with predicate_type and predicate";
+            return Err(status::invalid("statement", &problem));
+        }
+    };
+    if predicate::RESERVED.contains(&statement.predicate_type()) {
+        let problem = format!(
+            "{} is written by the release and rollback services alone; use their calls",
+            statement.predicate_type()
+        );
+        return Err(status::invalid("predicate_type", &problem));
+    }
+    let attach_to = if request.attach {
+        let images = statement.subjects().iter().map(|subject| Ok((image_of(subject, true)?, subject.digest)));
+        let images = images.collect::<Result<Vec<_>, Status>>()?;
+        images.into_iter().filter_map(|(image, digest)| image.map(|image| (image, digest))).collect()
+    } else {
+        Vec::new()
+    };
+    let predicate_type = statement.predicate_type().to_owned();
+    Ok(Job { content: Content::Statement(statement), predicate_type, attach_to })
+}
+
+fn subjects(subjects: Vec<v1::Subject>) -> Result<Vec<Subject>, Status> {
+    subjects
+        .into_iter()
+        .map(|subject| {
+            Ok(Subject { digest: convert::digest("subjects.digest", &subject.digest)?, name: subject.name })
+        })
+        .collect()
+}
+
+#[allow(clippy::needless_pass_by_value, reason = "for map_err")]
+fn refusal(error: SigningError) -> Status {
+    match &error {
+        SigningError::Log(full @ LogError::Full) => status::unavailable(
+            "the log's queue is full; try again",
+            "LOG_BUSY",
+            full.retry_after().unwrap_or(Duration::from_millis(100)),
+        ),
+        SigningError::Log(LogError::Broken(_) | LogError::Closed) => status::unavailable(
+            "the log stopped writing after a failure; the service must be restarted",
+            "LOG_READ_ONLY",
+            Duration::from_secs(30),
+        ),
+        _ => status::internal(&error),
+    }
+}

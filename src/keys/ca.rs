@@ -43,7 +43,7 @@ const BACKDATE: SignedDuration = SignedDuration::from_secs(5);
 #[derive(Debug)]
 pub(super) struct Issuer {
     authority: Authority,
-    issuer_key_hash: [u8; 32],
+    key_hash: [u8; 32],
     sct: EcKey,
     sct_log_id: [u8; 32],
 }
@@ -51,7 +51,7 @@ pub(super) struct Issuer {
 impl Issuer {
     pub(super) fn new(authority: Authority, sct: EcKey) -> Self {
         Self {
-            issuer_key_hash: Sha256::digest(authority.key().spki()).into(),
+            key_hash: Sha256::digest(authority.key().spki()).into(),
             sct_log_id: Sha256::digest(sct.spki()).into(),
             authority,
             sct,
@@ -62,8 +62,9 @@ impl Issuer {
     pub(super) fn issue(&self, identity: &Identity, spki: &[u8], now: Timestamp) -> Result<Vec<u8>, KeyError> {
         check_public_key(spki)?;
         let extensions = leaf_extensions(identity)?;
-        let from = now - BACKDATE;
-        let request = Request { subject: RdnSequence::default(), spki, from, until: from + LIFE, extensions };
+        let from = cert::shift(now, -BACKDATE)?;
+        let until = cert::shift(from, LIFE)?;
+        let request = Request { subject: RdnSequence::default(), spki, from, until, extensions };
         let mut tbs = self.authority.prepare(request)?;
         let list = self.sct_list(&tbs.to_der()?, now)?;
         let value = OctetString::new(list)?.to_der()?;
@@ -78,7 +79,7 @@ impl Issuer {
         let length = u32::try_from(tbs.len()).map_err(too_long)?.to_be_bytes();
         let [_, length @ ..] = length;
         // digitally-signed: version v1, certificate_timestamp, time, precert_entry, issuer, body, no extensions
-        let signed = [&[0, 0], millis.as_slice(), &[0, 1], &self.issuer_key_hash, &length, tbs, &[0, 0]].concat();
+        let signed = [&[0, 0], millis.as_slice(), &[0, 1], &self.key_hash, &length, tbs, &[0, 0]].concat();
         let signature = self.sct.sign(&signed)?;
         let signature_length = u16::try_from(signature.len()).map_err(too_long)?.to_be_bytes();
         // SHA-256 (4) with ECDSA (3)

@@ -8,7 +8,7 @@ use der::{
     Decode as _, Encode,
     asn1::{BitString, GeneralizedTime, OctetString, UtcTime},
 };
-use jiff::{Timestamp, tz::TimeZone};
+use jiff::{SignedDuration, Timestamp, tz::TimeZone};
 use sha2::{Digest as _, Sha256};
 use spki::SubjectPublicKeyInfoOwned;
 use x509_cert::{
@@ -179,6 +179,11 @@ pub(super) fn time(at: Timestamp) -> Result<Time, KeyError> {
     } else {
         Time::GeneralTime(GeneralizedTime::from_unix_duration(since_epoch)?)
     })
+}
+
+/// A time before or after another.
+pub(super) fn shift(at: Timestamp, by: SignedDuration) -> Result<Timestamp, KeyError> {
+    at.checked_add(by).map_err(|_source| KeyError::Time(at))
 }
 
 /// Whole seconds since 1970.

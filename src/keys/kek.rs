@@ -5,7 +5,7 @@
 use std::{
     env, fmt,
     fs::{self, File, OpenOptions},
-    io::{Read as _, Write as _},
+    io::{ErrorKind, Read as _, Write as _},
     os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
@@ -24,7 +24,7 @@ use zeroize::Zeroizing;
 use super::KeyError;
 
 /// More than any way to write 32 bytes needs.
-const LONGEST: u64 = 1_024;
+const LONGEST: usize = 1_024;
 const LENIENT: GeneralPurposeConfig =
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
 const STANDARD: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, LENIENT);
@@ -159,7 +159,12 @@ impl Kek {
             file.write_all(text.as_bytes())?;
             file.sync_all()
         });
-        written.map_err(|error| refuse(&source, format!("cannot be written: {error}")))?;
+        written.map_err(|error| match error.kind() {
+            ErrorKind::AlreadyExists => {
+                refuse(&source, "exists already; use it as it is, or choose another file".to_owned())
+            }
+            _ => refuse(&source, format!("cannot be written: {error}")),
+        })?;
         let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         File::open(parent)
             .and_then(|dir| dir.sync_all())
@@ -199,12 +204,20 @@ fn refuse(source: &KekSource, problem: String) -> KeyError {
 
 /// The bytes and the mode of one and the same file: both are asked of the open handle.
 fn read(path: &Path) -> std::io::Result<(Zeroizing<Vec<u8>>, u32)> {
-    let file = File::open(path)?;
+    let mut file = File::open(path)?;
     let metadata: fs::Metadata = file.metadata()?;
     if !metadata.is_file() {
         return Err(std::io::Error::other("it is not a file"));
     }
-    let mut bytes = Zeroizing::new(Vec::new());
-    file.take(LONGEST).read_to_end(&mut bytes)?;
+    // Large enough from the start: a buffer that grew would leave the key behind.
+    let mut bytes = Zeroizing::new(vec![0; LONGEST]);
+    let mut length = 0;
+    while let Some(rest @ [_, ..]) = bytes.get_mut(length..) {
+        match file.read(rest)? {
+            0 => break,
+            read => length = length.saturating_add(read),
+        }
+    }
+    bytes.truncate(length);
     Ok((bytes, metadata.mode()))
 }

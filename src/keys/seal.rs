@@ -19,12 +19,13 @@ use super::{Kek, KeyError};
 
 const MAGIC: &[u8; 8] = b"csealed\x01";
 const NONCE: usize = 12;
+const TAG: usize = 16;
 
 /// Seals `secret` in the given role.
 pub(super) fn seal(kek: &Kek, role: &str, secret: &[u8]) -> Result<Vec<u8>, KeyError> {
-    let mut body = Zeroizing::new(secret.to_vec());
-    // Room for the tag, so that the clear bytes are not left behind in a buffer that grew.
-    body.reserve_exact(16);
+    // With room for the tag: a buffer that grew would leave the clear bytes behind.
+    let mut body = Zeroizing::new(Vec::with_capacity(secret.len().saturating_add(TAG)));
+    body.extend_from_slice(secret);
     let nonce = key(kek, role)?
         .seal_in_place_append_tag(Aad::from(associated(role)), &mut *body)
         .map_err(|_source| KeyError::Crypto("seal a key"))?;

@@ -2,7 +2,10 @@
 
 use std::net::IpAddr;
 
-use const_oid::db::rfc5912::{ID_KP_CLIENT_AUTH, ID_KP_SERVER_AUTH};
+use const_oid::{
+    ObjectIdentifier,
+    db::rfc5912::{ID_KP_CLIENT_AUTH, ID_KP_SERVER_AUTH},
+};
 use der::asn1::{Ia5String, OctetString};
 use jiff::{SignedDuration, Timestamp};
 use rustls_pki_types::{CertificateDer, DnsName, PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -17,7 +20,7 @@ use zeroize::Zeroizing;
 
 use super::{
     AUTHORITY_BACKDATE, KeyError,
-    cert::{Authority, Request, extension},
+    cert::{Authority, Request, extension, shift},
     ec::{Curve, EcKey},
     vault::to_pem,
 };
@@ -37,7 +40,7 @@ pub(super) fn server(
         return Err(refuse("", "a server needs at least one DNS name or IP address"));
     }
     let key = EcKey::generate(Curve::P256)?;
-    let extensions = extensions(ExtendedKeyUsage(vec![ID_KP_SERVER_AUTH]), names)?;
+    let extensions = extensions(ID_KP_SERVER_AUTH, names)?;
     let leaf = issue(authority, &key, extensions, now, SERVER_LIFE)?;
     let key = PrivatePkcs8KeyDer::from(key.to_pkcs8()?.as_ref().to_vec());
     Ok((vec![CertificateDer::from(leaf)], PrivateKeyDer::from(key)))
@@ -54,7 +57,7 @@ pub(super) fn client(
         return Err(refuse(name, "a certificate must be valid for at least one day"));
     }
     let key = EcKey::generate(Curve::P256)?;
-    let extensions = extensions(ExtendedKeyUsage(vec![ID_KP_CLIENT_AUTH]), vec![client_name(name)?])?;
+    let extensions = extensions(ID_KP_CLIENT_AUTH, vec![client_name(name)?])?;
     let leaf = issue(authority, &key, extensions, now, SignedDuration::from_hours(24 * i64::from(days)))?;
     let key = Zeroizing::new(to_pem("PRIVATE KEY", key.to_pkcs8()?.as_ref())?);
     Ok((to_pem("CERTIFICATE", &leaf)?, key))
@@ -67,21 +70,20 @@ fn issue(
     now: Timestamp,
     life: SignedDuration,
 ) -> Result<Vec<u8>, KeyError> {
-    let from = now - AUTHORITY_BACKDATE;
     authority.certify(Request {
         subject: RdnSequence::default(),
         spki: key.spki(),
-        from,
-        until: now.checked_add(life).map_err(|_source| KeyError::Time(now))?,
+        from: shift(now, -AUTHORITY_BACKDATE)?,
+        until: shift(now, life)?,
         extensions,
     })
 }
 
-fn extensions(usage: ExtendedKeyUsage, names: Vec<GeneralName>) -> Result<Vec<Extension>, KeyError> {
+fn extensions(usage: ObjectIdentifier, names: Vec<GeneralName>) -> Result<Vec<Extension>, KeyError> {
     Ok(vec![
         extension(true, &BasicConstraints { ca: false, path_len_constraint: None })?,
         extension(true, &KeyUsage(KeyUsages::DigitalSignature.into()))?,
-        extension(false, &usage)?,
+        extension(false, &ExtendedKeyUsage(vec![usage]))?,
         extension(true, &SubjectAltName(names))?,
     ])
 }

@@ -54,7 +54,7 @@ impl<'kek> Vault<'kek> {
     /// Makes `dir/keys`, empty.
     pub(super) fn create(dir: &Path, kek: &'kek Kek) -> Result<Self, KeyError> {
         let keys = dir.join("keys");
-        fs::create_dir_all(dir).map_err(|source| io("make", dir, source))?;
+        DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(|source| io("make", dir, source))?;
         match DirBuilder::new().mode(0o700).create(&keys) {
             Ok(()) => {}
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {

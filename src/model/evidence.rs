@@ -74,8 +74,9 @@ impl Evidence {
 
     /// The proven statements of a predicate type, oldest first.
     pub fn of_type<'a>(&'a self, predicate_type: &'a str) -> impl Iterator<Item = &'a Verified> {
-        self.statements.iter().map(AsRef::as_ref).filter(move |verified: &&Verified| {
-            super::predicate::matches(predicate_type, verified.statement().predicate_type())
-        })
+        self.statements
+            .iter()
+            .map(AsRef::as_ref)
+            .filter(move |verified: &&Verified| super::predicate::matches(predicate_type, verified.statement().predicate_type()))
     }
 }

@@ -75,8 +75,10 @@ impl FromStr for ImageRef {
             (None, None) => Some("latest".to_owned()),
             (None, Some(_)) => None,
         };
-        let name =
-            ImageName { registry: reference.registry().to_owned(), repository: reference.repository().to_owned() };
+        let name = ImageName {
+            registry: reference.registry().to_owned(),
+            repository: reference.repository().to_owned(),
+        };
         Ok(Self { name, tag, digest })
     }
 }

@@ -26,6 +26,8 @@ pub const MANIFEST: usize = 4 * 1024 * 1024;
 pub const REFERRERS: usize = 64;
 /// Pages followed in one referrers listing, as a count.
 pub const REFERRER_PAGES: usize = 16;
+/// Bundles read for one digest, together.
+pub const REFERRER_BYTES: usize = 64 * 1024 * 1024;
 /// Layers or platforms of one image, as a count.
 pub const IMAGE_PARTS: usize = 512;
 /// Images named by one workload, as a count.
@@ -42,3 +44,27 @@ pub const TEXT: usize = 4_096;
 pub const DOCUMENT: usize = 1024 * 1024;
 /// Log entries read as evidence about one digest, newest first, as a count.
 pub const EVIDENCE: usize = 256;
+/// Policies in force, as a count over all documents.
+pub const POLICIES: usize = 256;
+/// Entries of one list in a policy, as a count.
+pub const POLICY_LIST: usize = 256;
+/// One pattern (glob or regular expression) in a policy.
+pub const PATTERN: usize = 1_024;
+/// A compiled regular expression of a policy.
+pub const REGEX: usize = 1024 * 1024;
+/// The source of one CEL rule.
+pub const RULE: usize = 4_096;
+/// Nodes of one parsed CEL rule, as a count; macros count expanded.
+pub const RULE_NODES: usize = 1_024;
+/// Nesting of one parsed CEL rule, in levels.
+pub const RULE_DEPTH: usize = 64;
+/// `all`, `exists`, `map` and `filter` inside one another in one CEL rule, in levels.
+pub const RULE_LOOPS: usize = 2;
+/// Statements handed to one CEL rule, as a count.
+pub const RULE_STATEMENTS: usize = 256;
+/// JSON values handed to one CEL rule in predicates, as a count.
+pub const RULE_VALUES: usize = 20_000;
+/// How far a time in evidence may lie in the future before it no longer counts, in seconds.
+pub const CLOCK_SKEW_S: i64 = 300;
+/// Objects in one manifest, as a count.
+pub const OBJECTS: usize = 256;

@@ -29,13 +29,18 @@ pub const REVOCATION: &str = "https://countersign.dev/attestation/revocation/v0.
 /// The answer of a rollback check (ours).
 pub const READINESS: &str = "https://countersign.dev/attestation/rollback-readiness/v0.1";
 
+/// Types that only our own services write, each behind a role of its own: a builder's attestation of such a type would
+/// be a forged record.
+pub const RESERVED: [&str; 5] = [DEPLOYMENT, HEALTH, APPROVAL, REVOCATION, READINESS];
+
 /// Whether `actual` is the wanted type: equal, or a version below it (`https://cyclonedx.org/bom/v1.5`) for the two
 /// SBOM families whose writers append versions.
 pub fn matches(wanted: &str, actual: &str) -> bool {
     if wanted == actual {
         return true;
     }
-    [SPDX, CYCLONEDX].contains(&wanted) && actual.strip_prefix(wanted).is_some_and(|rest| rest.starts_with("/v"))
+    [SPDX, CYCLONEDX].contains(&wanted)
+        && actual.strip_prefix(wanted).is_some_and(|rest| rest.starts_with("/v"))
 }
 
 /// What a predicate of a known type lacks.
@@ -107,20 +112,12 @@ fn shape(predicate_type: &str) -> &'static [(&'static str, Wanted)] {
         ],
         TEST_RESULT => &[("result", TEST_OUTCOME), ("configuration", Wanted::List)],
         DEPLOYMENT => &[("service", Wanted::Text), ("environment", Wanted::Text)],
-        HEALTH => {
-            &[("service", Wanted::Text), ("environment", Wanted::Text), ("healthy", Wanted::OneOf(&[], "a boolean"))]
-        }
+        HEALTH => &[("service", Wanted::Text), ("environment", Wanted::Text), ("healthy", Wanted::OneOf(&[], "a boolean"))],
         APPROVAL => &[("service", Wanted::Text), ("environment", Wanted::Text)],
-        REVOCATION => &[
-            ("kind", Wanted::OneOf(&["artifact", "key", "identity"], "artifact, key or identity")),
-            ("since", Wanted::Time),
-            ("reason", Wanted::Text),
-        ],
+        REVOCATION => &[("kind", Wanted::OneOf(&["artifact", "key", "identity"], "artifact, key or identity")), ("since", Wanted::Time), ("reason", Wanted::Text)],
         READINESS => &[("service", Wanted::Text), ("environment", Wanted::Text), ("verdict", Wanted::Text)],
         other if matches(SPDX, other) => &[("spdxVersion", Wanted::Text)],
-        other if matches(CYCLONEDX, other) => {
-            &[("bomFormat", Wanted::OneOf(&["CycloneDX"], "\"CycloneDX\"")), ("specVersion", Wanted::Text)]
-        }
+        other if matches(CYCLONEDX, other) => &[("bomFormat", Wanted::OneOf(&["CycloneDX"], "\"CycloneDX\"")), ("specVersion", Wanted::Text)],
         _ => &[],
     }
 }

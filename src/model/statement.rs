@@ -140,9 +140,7 @@ impl Statement {
             .map(|subject| match subject.digest.get("sha256").map(|hex| Digest::from_hex(hex)) {
                 Some(Ok(digest)) => Ok(Subject { name: subject.name, digest }),
                 Some(Err(source)) => Err(StatementError::SubjectDigest { name: subject.name, source }),
-                None => {
-                    Err(StatementError::SubjectDigest { name: subject.name, source: super::DigestError::Algorithm })
-                }
+                None => Err(StatementError::SubjectDigest { name: subject.name, source: super::DigestError::Algorithm }),
             })
             .collect::<Result<_, _>>()?;
         let predicate = if wire.predicate.is_null() { Value::Object(Map::new()) } else { wire.predicate };

@@ -73,6 +73,8 @@ impl fmt::Display for LogRef {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum Code {
+    /// A requirement that holds; only in the reasons of `Allow`.
+    Satisfied,
     /// Nothing that verifies signs this digest.
     SignatureMissing,
     /// Something claims to sign it, and does not verify.

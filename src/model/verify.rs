@@ -10,7 +10,10 @@
 
 use jiff::Timestamp;
 use serde::Serialize;
-use sigstore_types::{Bundle, DerPublicKey, Sha256Hash, SignatureContent, bundle::VerificationMaterialContent};
+use sigstore_types::{
+    Bundle, DerPublicKey, Sha256Hash, SignatureContent,
+    bundle::{KindVersion, TransparencyLogEntry, VerificationMaterialContent},
+};
 use sigstore_verify::{Error as SigstoreError, PublicKeyVerificationPolicy, VerificationPolicy, VerificationResult};
 
 use super::{
@@ -47,6 +50,22 @@ pub struct Verified {
 }
 
 impl Verified {
+    /// Makes evidence out of nothing: **no signature, certificate, timestamp, log entry or subject is checked**.
+    ///
+    /// For tests, and for `countersign policy test`, which asks what a policy would say if this were proven. Never
+    /// on a path that a decision about a real artifact takes.
+    #[doc(hidden)]
+    pub fn assume_unsafe(
+        statement: Statement,
+        signer: Signer,
+        key: Digest,
+        signed_at: Option<Timestamp>,
+        log: Option<LogRef>,
+    ) -> Self {
+        let bundle = Digest::of(&statement.to_json());
+        Self { statement, signer, key, signed_at, log, bundle, root: Digest::of(b"assumed") }
+    }
+
     /// What was said.
     pub fn statement(&self) -> &Statement {
         &self.statement
@@ -153,7 +172,11 @@ pub fn verify_with_key(bundle: &[u8], subject: &Digest, root: &TrustedRoot, key:
     let id = Digest::of(key.as_bytes());
     let result = root
         .verifier()
-        .verify(Sha256Hash::new(*subject.as_bytes()), &parsed, &PublicKeyVerificationPolicy::new(key))
+        .verify(
+            Sha256Hash::new(*subject.as_bytes()),
+            &parsed,
+            &PublicKeyVerificationPolicy::new(key),
+        )
         .map_err(rejection)?;
     admit(&parsed, bundle, subject, root, &result, Signer::Key(id), id)
 }
@@ -167,15 +190,19 @@ fn admit(
     signer: Signer,
     key: Digest,
 ) -> Result<Verified, Rejection> {
-    let statement = statement_of(parsed, subject)?;
+    let statement = match &parsed.content {
+        SignatureContent::MessageSignature(_) => Statement::new(
+            vec![Subject { name: String::new(), digest: *subject }],
+            predicate::SIGN,
+            serde_json::json!({}),
+        )?,
+        _ => unverified_statement(parsed)?,
+    };
     if !statement.names(subject) {
         return Err(Rejection::Subject(format!("{subject} is not among its subjects")));
     }
-    let log =
-        parsed.verification_material.tlog_entries.first().filter(|_| result.tlog_verified()).map(|entry| LogRef {
-            origin: root.origin_of(entry.log_id.key_id.as_bytes()).unwrap_or_default().to_owned(),
-            index: entry.inclusion_proof.as_ref().map_or(entry.log_index.get(), |proof| proof.log_index.get()),
-        });
+    let entry = parsed.verification_material.tlog_entries.first().filter(|_| result.tlog_verified());
+    let log = entry.map(|entry| log_ref(entry, root)).transpose()?;
     Ok(Verified {
         statement,
         signer,
@@ -187,8 +214,23 @@ fn admit(
     })
 }
 
-/// The statement that a bundle carries about `subject`, not yet checked for anything.
-fn statement_of(bundle: &Bundle, subject: &Digest) -> Result<Statement, Rejection> {
+/// Where a verified entry stands, from what was proven alone.
+///
+/// Only the first four bytes of the log's id chose the key, so all of it must be one that we know. Of a Rekor v2
+/// entry the outer index was proven, of a v1 entry the proof's (the outer one counts over all shards).
+fn log_ref(entry: &TransparencyLogEntry, root: &TrustedRoot) -> Result<LogRef, Rejection> {
+    let origin = root
+        .origin_of(entry.log_id.key_id.as_bytes())
+        .ok_or_else(|| Rejection::Log("its log id is not in the trusted root".to_owned()))?;
+    let index = match &entry.inclusion_proof {
+        Some(proof) if entry.kind_version != KindVersion::HashedRekordV002 => proof.log_index,
+        _ => entry.log_index,
+    };
+    Ok(LogRef { origin: origin.to_owned(), index: index.get() })
+}
+
+/// The statement inside a bundle's envelope, not yet checked for anything: to look things up, never to believe.
+pub fn unverified_statement(bundle: &Bundle) -> Result<Statement, Rejection> {
     match &bundle.content {
         SignatureContent::DsseEnvelope(envelope) if envelope.payload_type == statement::PAYLOAD_TYPE => {
             Ok(Statement::parse(envelope.payload.as_bytes())?)
@@ -196,12 +238,7 @@ fn statement_of(bundle: &Bundle, subject: &Digest) -> Result<Statement, Rejectio
         SignatureContent::DsseEnvelope(envelope) => {
             Err(Rejection::Unsupported(format!("payload type {:?}", envelope.payload_type)))
         }
-        SignatureContent::MessageSignature(_) => Ok(Statement::new(
-            vec![Subject { name: String::new(), digest: *subject }],
-            predicate::SIGN,
-            serde_json::json!({}),
-        )?),
-        _ => Err(Rejection::Unsupported("neither an envelope nor a message signature".to_owned())),
+        _ => Err(Rejection::Unsupported("the bundle has no envelope".to_owned())),
     }
 }
 
@@ -215,9 +252,9 @@ fn rejection(error: SigstoreError) -> Rejection {
     match error {
         SigstoreError::SignatureInvalid(_) => Rejection::Signature(text),
         SigstoreError::ArtifactMismatch(_) | SigstoreError::UnsupportedArtifact(_) => Rejection::Subject(text),
-        SigstoreError::Certificate(_)
-        | SigstoreError::IdentityMismatch { .. }
-        | SigstoreError::IssuerMismatch { .. } => Rejection::Certificate(text),
+        SigstoreError::Certificate(_) | SigstoreError::IdentityMismatch { .. } | SigstoreError::IssuerMismatch { .. } => {
+            Rejection::Certificate(text)
+        }
         SigstoreError::TransparencyLog(_) => Rejection::Log(text),
         SigstoreError::Timestamp(_) => Rejection::Timestamp(text),
         SigstoreError::UnsupportedBundle(_) => Rejection::Unsupported(text),

@@ -45,6 +45,11 @@ fn leaf(names: Option<Vec<GeneralName>>) -> Vec<u8> {
     Certificate { tbs_certificate, signature_algorithm: algorithm, signature: key }.to_der().unwrap()
 }
 
+/// A leaf that names a SPIFFE ID.
+pub fn a_leaf() -> Vec<u8> {
+    leaf(Some(vec![uri("spiffe://example.org/ci")]))
+}
+
 fn uri(text: &str) -> GeneralName {
     GeneralName::UniformResourceIdentifier(Ia5String::new(text).unwrap())
 }

@@ -1,0 +1,233 @@
+//! Authentication: challenges (RFC 9110 §11.6), the token protocol of the distribution project, Basic.
+
+use std::{
+    fmt,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use http::{HeaderMap, HeaderValue, header::WWW_AUTHENTICATE};
+use moka::{Expiry, future::Cache};
+use serde::Deserialize;
+use zeroize::Zeroizing;
+
+use super::{RegistryError, credentials, credentials::Credential};
+use crate::model::{ImageName, limits};
+
+/// Authorizations kept at once, as a count.
+const KEPT: u64 = 4_096;
+/// How long a token lives whose issuer does not say (the token protocol's own default).
+const DEFAULT_LIFETIME: Duration = Duration::from_mins(1);
+/// How long a password is used before the configuration is read again, and the longest life of any token here.
+const LONGEST_LIFETIME: Duration = Duration::from_mins(5);
+
+/// What a registry wants to see.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Challenge {
+    Basic,
+    Bearer { realm: String, service: Option<String> },
+}
+
+/// What a request is going to do; becomes the scope of its token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Access {
+    Pull,
+    Push,
+}
+
+/// The value of an `Authorization` header. Debug hides it.
+#[derive(Clone)]
+pub(super) struct Authorization {
+    value: HeaderValue,
+    lifetime: Duration,
+}
+
+impl fmt::Debug for Authorization {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Authorization(..)")
+    }
+}
+
+impl Authorization {
+    pub(super) fn header(&self) -> HeaderValue {
+        self.value.clone()
+    }
+
+    fn new(registry: &str, text: &Zeroizing<String>, lifetime: Duration) -> Result<Option<Self>, RegistryError> {
+        let Ok(mut value) = HeaderValue::from_str(text) else {
+            return Err(RegistryError::malformed(registry, "its token does not fit into a header"));
+        };
+        value.set_sensitive(true);
+        Ok(Some(Self { value, lifetime }))
+    }
+}
+
+/// Authorizations by repository and access. One fetch at a time for each: moka makes the others wait for it.
+pub(super) struct Tokens {
+    cache: Cache<(ImageName, Access), Option<Authorization>>,
+    docker_config: Option<PathBuf>,
+}
+
+struct Lifetime;
+
+impl<K> Expiry<K, Option<Authorization>> for Lifetime {
+    fn expire_after_create(&self, _: &K, value: &Option<Authorization>, _: Instant) -> Option<Duration> {
+        Some(value.as_ref().map_or(DEFAULT_LIFETIME, |authorization| authorization.lifetime))
+    }
+}
+
+impl Tokens {
+    pub(super) fn new(docker_config: Option<PathBuf>) -> Self {
+        Self { cache: Cache::builder().max_capacity(KEPT).expire_after(Lifetime).build(), docker_config }
+    }
+
+    /// Drops an authorization that was refused.
+    pub(super) async fn forget(&self, name: &ImageName, access: Access) {
+        self.cache.invalidate(&(name.clone(), access)).await;
+    }
+
+    /// The authorization that answers a challenge; `None` when we have no credentials and the registry wants Basic.
+    pub(super) async fn authorize(
+        &self,
+        http: &super::transport::Transport,
+        name: &ImageName,
+        access: Access,
+        challenge: &Challenge,
+    ) -> Result<Option<Authorization>, RegistryError> {
+        let fetch = async {
+            let credential = self.credential(name).await?;
+            match challenge {
+                Challenge::Basic => match credential.and_then(|credential| credential.basic()) {
+                    Some(text) => Authorization::new(&name.registry, &text, LONGEST_LIFETIME),
+                    None => Ok(None),
+                },
+                Challenge::Bearer { realm, service } => {
+                    let request = TokenRequest { name, access, realm, service: service.as_deref(), credential };
+                    request.send(http).await
+                }
+            }
+        };
+        let result = self.cache.try_get_with((name.clone(), access), fetch).await;
+        result.map_err(|error: Arc<RegistryError>| Arc::unwrap_or_clone(error))
+    }
+
+    async fn credential(&self, name: &ImageName) -> Result<Option<Credential>, RegistryError> {
+        let (setting, owned) = (self.docker_config.clone(), name.clone());
+        let found = tokio::task::spawn_blocking(move || credentials::find(setting.as_deref(), &owned)).await;
+        let problem = match found {
+            Ok(Ok(credential)) => return Ok(credential),
+            Ok(Err(problem)) => problem,
+            Err(_) => "reading the credentials was cut short".to_owned(),
+        };
+        Err(RegistryError::Unauthorized { registry: name.registry.clone(), detail: problem })
+    }
+}
+
+struct TokenRequest<'a> {
+    name: &'a ImageName,
+    access: Access,
+    realm: &'a str,
+    service: Option<&'a str>,
+    credential: Option<Credential>,
+}
+
+#[derive(Deserialize)]
+struct TokenReply {
+    token: Option<String>,
+    access_token: Option<String>,
+    expires_in: Option<u64>,
+}
+
+impl TokenRequest<'_> {
+    async fn send(self, http: &super::transport::Transport) -> Result<Option<Authorization>, RegistryError> {
+        let registry = &self.name.registry;
+        let Some(realm) = http.permitted(self.realm) else {
+            let detail = format!(
+                "its token realm {:?} is not an https address; list its host in plain_http if that is meant",
+                self.realm.chars().take(limits::NAME).collect::<String>()
+            );
+            return Err(RegistryError::malformed(registry, detail));
+        };
+        let actions = match self.access {
+            Access::Pull => "pull",
+            Access::Push => "pull,push",
+        };
+        // Our own scope, whatever the challenge says: a registry has no say in what our token may do.
+        let mut query = vec![("scope", format!("repository:{}:{actions}", self.name.repository))];
+        query.extend(self.service.map(|service| ("service", service.to_owned())));
+        let request = match &self.credential {
+            Some(Credential::IdentityToken(token)) => {
+                query.push(("grant_type", "refresh_token".to_owned()));
+                query.push(("client_id", "countersign".to_owned()));
+                query.push(("refresh_token", token.to_string()));
+                http.client().post(realm).form(&query)
+            }
+            Some(password) => {
+                let request = http.client().get(realm).query(&query);
+                match password.basic() {
+                    Some(value) => request.header(http::header::AUTHORIZATION, value.as_str()),
+                    None => request,
+                }
+            }
+            None => http.client().get(realm).query(&query),
+        };
+        let answer = http.exchange(registry, request, limits::JWKS).await?;
+        if !answer.status.is_success() {
+            let whose = if self.credential.is_some() { "our credentials" } else { "a caller without credentials" };
+            let detail = format!("its token service answered {} to {whose}", answer.status.as_u16());
+            return Err(RegistryError::Unauthorized { registry: registry.clone(), detail });
+        }
+        let Ok(reply) = serde_json::from_slice::<TokenReply>(&answer.body) else {
+            return Err(RegistryError::malformed(registry, "its token service's answer is not a token"));
+        };
+        let Some(token) = reply.token.or(reply.access_token).filter(|token| token.len() <= limits::TOKEN) else {
+            return Err(RegistryError::malformed(registry, "its token service's answer has no usable token"));
+        };
+        // A tenth off, so that a token does not run out on its way.
+        let lifetime = reply.expires_in.map_or(DEFAULT_LIFETIME, Duration::from_secs).min(LONGEST_LIFETIME) / 10 * 9;
+        Authorization::new(registry, &Zeroizing::new(format!("Bearer {token}")), lifetime)
+    }
+}
+
+/// The challenge that we can answer best, out of all `WWW-Authenticate` headers.
+pub(super) fn challenge(headers: &HeaderMap) -> Option<Challenge> {
+    let mut basic = None;
+    for value in headers.get_all(WWW_AUTHENTICATE) {
+        let Ok(text) = value.to_str() else { continue };
+        let (scheme, rest) = text.trim().split_once(' ').unwrap_or((text.trim(), ""));
+        if scheme.eq_ignore_ascii_case("bearer") {
+            let parameters = parameters(rest);
+            let find = |wanted: &str| {
+                parameters.iter().find(|(name, _)| name.eq_ignore_ascii_case(wanted)).map(|(_, value)| value.clone())
+            };
+            if let Some(realm) = find("realm") {
+                return Some(Challenge::Bearer { realm, service: find("service") });
+            }
+        } else if scheme.eq_ignore_ascii_case("basic") {
+            basic = Some(Challenge::Basic);
+        }
+    }
+    basic
+}
+
+/// `a="x, y",b=z` to pairs; backslashes quote inside of quotation marks.
+fn parameters(text: &str) -> Vec<(String, String)> {
+    let mut pairs = Vec::new();
+    let mut characters = text.chars().peekable();
+    while characters.peek().is_some() {
+        let name: String = characters.by_ref().take_while(|c| *c != '=').filter(|c| !c.is_whitespace()).collect();
+        let mut value = String::new();
+        let mut quoted = false;
+        while let Some(c) = characters.next() {
+            match c {
+                '"' => quoted = !quoted,
+                '\\' if quoted => value.extend(characters.next()),
+                ',' if !quoted => break,
+                c => value.push(c),
+            }
+        }
+        pairs.push((name, value.trim().to_owned()));
+    }
+    pairs
+}

@@ -1,0 +1,237 @@
+//! The real binary as a real process: `init`, `serve`, client certificates, kills, restarts.
+
+use std::{
+    fs,
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    time::{Duration, Instant},
+};
+
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Identity};
+
+pub const HOST: &str = "countersign.test";
+const ROLES: &str = r#"["builder", "verifier", "deployer", "approver", "operator", "auditor"]"#;
+
+/// A data directory and the process that serves it.
+pub struct Daemon {
+    pub dir: tempfile::TempDir,
+    pub public: u16,
+    pub webhook: u16,
+    pub operations: u16,
+    child: Option<Child>,
+}
+
+pub fn binary() -> &'static str {
+    env!("CARGO_BIN_EXE_countersign")
+}
+
+/// Runs the binary with the environment emptied of our variables; standard input is closed.
+pub fn run(args: &[&str]) -> Output {
+    Command::new(binary()).args(args).stdin(Stdio::null()).output().expect("the binary starts")
+}
+
+pub fn text(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+impl Daemon {
+    /// A fresh data directory with a policy and extra configuration, not yet served.
+    pub fn init(policy: Option<&str>, extra: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let data = dir.path().join("data");
+        let kek = dir.path().join("kek");
+        let made = run(&[
+            "init", "--data", data.to_str().unwrap(), "--host", HOST, "--kek-file", kek.to_str().unwrap(),
+            "--generate-kek",
+        ]);
+        assert!(made.status.success(), "init: {}", text(&made));
+        let daemon =
+            Self { dir, public: free_port(), webhook: free_port(), operations: free_port(), child: None };
+        for name in ["builder", "other"] {
+            daemon.issue(name);
+        }
+        daemon.configure(policy, extra);
+        daemon
+    }
+
+    /// Writes the configuration; `extra` goes in front of the tables (so it may hold tables itself at its end).
+    pub fn configure(&self, policy: Option<&str>, extra: &str) {
+        let policy_line = policy.map_or(String::new(), |policy| {
+            fs::write(self.dir.path().join("policy.yaml"), policy).unwrap();
+            format!("[policy]\nfile = {:?}\n", self.dir.path().join("policy.yaml"))
+        });
+        let config = format!(
+            r#"data = {data:?}
+[listen]
+public = "127.0.0.1:{public}"
+webhook = "127.0.0.1:{webhook}"
+operations = "127.0.0.1:{operations}"
+[kek]
+file = {kek:?}
+{policy_line}
+[identity]
+mtls_issuer = "https://countersign.test/clients"
+[[identity.rules]]
+subject = "spiffe://countersign.test/*"
+roles = {ROLES}
+{extra}
+"#,
+            data = self.data(),
+            kek = self.dir.path().join("kek"),
+            public = self.public,
+            webhook = self.webhook,
+            operations = self.operations,
+        );
+        fs::write(self.config(), config).unwrap();
+    }
+
+    pub fn data(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
+    pub fn config(&self) -> PathBuf {
+        self.dir.path().join("countersign.toml")
+    }
+
+    pub fn ca(&self) -> PathBuf {
+        self.dir.path().join("clients").join("ca.pem")
+    }
+
+    /// A client certificate for `spiffe://countersign.test/<name>`: (certificate, key).
+    pub fn issue(&self, name: &str) -> (PathBuf, PathBuf) {
+        let out = self.dir.path().join("clients").join(name);
+        let made = run(&[
+            "trust", "issue-client", &format!("spiffe://{HOST}/{name}"), "--data", self.data().to_str().unwrap(),
+            "--kek-file", self.dir.path().join("kek").to_str().unwrap(), "--out", out.to_str().unwrap(),
+            "--days", "1",
+        ]);
+        assert!(made.status.success(), "issue-client: {}", text(&made));
+        fs::copy(out.join("ca.pem"), self.ca()).unwrap();
+        (out.join("client.pem"), out.join("client-key.pem"))
+    }
+
+    /// Starts serving and waits until it is ready.
+    pub fn start(&mut self) {
+        let log = fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.dir.path().join("serve.log"))
+            .unwrap();
+        let child = Command::new(binary())
+            .args(["serve", "--config", self.config().to_str().unwrap()])
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        self.child = Some(child);
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while !self.ready() {
+            let child = self.child.as_mut().unwrap();
+            if let Some(status) = child.try_wait().unwrap() {
+                panic!("serve ended with {status}: {}", self.log());
+            }
+            assert!(Instant::now() < deadline, "not ready: {}", self.log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn ready(&self) -> bool {
+        http_get(self.operations, "/readyz").is_some_and(|answer| answer.starts_with("HTTP/1.1 200"))
+    }
+
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.dir.path().join("serve.log")).unwrap_or_default()
+    }
+
+    /// `kill -9`.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+    }
+
+    /// The process id.
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().unwrap().id()
+    }
+
+    /// SIGTERM, and the exit status.
+    pub fn stop(&mut self) -> Option<std::process::ExitStatus> {
+        let mut child = self.child.take()?;
+        Command::new("kill").arg(child.id().to_string()).status().unwrap();
+        Some(child.wait().unwrap())
+    }
+
+    /// A gRPC channel with the client certificate of `name`.
+    pub async fn channel(&self, name: &str) -> Channel {
+        self.try_channel(name).await.expect("the service answers")
+    }
+
+    pub async fn try_channel(&self, name: &str) -> Result<Channel, tonic::transport::Error> {
+        let client = self.dir.path().join("clients").join(name);
+        let tls = ClientTlsConfig::new()
+            .domain_name("localhost")
+            .ca_certificate(Certificate::from_pem(fs::read(self.ca()).unwrap()))
+            .identity(Identity::from_pem(
+                fs::read(client.join("client.pem")).unwrap(),
+                fs::read(client.join("client-key.pem")).unwrap(),
+            ));
+        Channel::from_shared(format!("https://127.0.0.1:{}", self.public))
+            .unwrap()
+            .tls_config(tls)?
+            .connect_timeout(Duration::from_secs(5))
+            .connect()
+            .await
+    }
+
+    /// Runs a client command against the running service as `name`.
+    pub fn cli(&self, name: &str, args: &[&str]) -> Output {
+        let client = self.dir.path().join("clients").join(name);
+        Command::new(binary())
+            .args(args)
+            .env("COUNTERSIGN_SERVER", format!("https://localhost:{}", self.public))
+            .env("COUNTERSIGN_CA_FILE", self.ca())
+            .env("COUNTERSIGN_CLIENT_CERT", client.join("client.pem"))
+            .env("COUNTERSIGN_CLIENT_KEY", client.join("client-key.pem"))
+            .stdin(Stdio::null())
+            .output()
+            .unwrap()
+    }
+
+    pub fn trusted_root(&self) -> PathBuf {
+        self.data().join("trusted_root.json")
+    }
+
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// `kill -9` by process id, from a task that does not own the process.
+pub fn kill_nine(pid: u32) {
+    assert!(Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap().success());
+}
+
+/// One HTTP/1.1 GET in the clear; the whole answer.
+pub fn http_get(port: u16, path: &str) -> Option<String> {
+    use std::io::{Read, Write};
+    let mut stream = std::net::TcpStream::connect(("127.0.0.1", port)).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
+    write!(stream, "GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    Some(answer)
+}
