@@ -1,1 +1,301 @@
-//! To be written.
+//! Settings of the service: typed, bounded, and documented by the doc comment on each field.
+//!
+//! Sources, later ones above earlier ones: built-in defaults; one TOML file (`--config FILE`, else
+//! `countersign.toml` in the data directory if it is there); environment variables; flags.
+//!
+//! A variable is named after its field: `COUNTERSIGN_SECTION__FIELD`, as in
+//! `COUNTERSIGN_LISTEN__PUBLIC=0.0.0.0:8443`, and `COUNTERSIGN_DATA` for the one field outside a section. Its value is
+//! read as TOML (`["a", "b"]`, `true`, `30`), and as plain text where it is not TOML.
+//!
+//! A field that does not exist is refused by name, in the file as in the environment: a typing error must not leave a
+//! default in force.
+
+mod layers;
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+use serde::Deserialize;
+
+use crate::keys::KekSource;
+
+/// The file that is read from the data directory when no `--config` is given.
+pub const FILE_NAME: &str = "countersign.toml";
+
+/// Where data stands when nothing else is said.
+pub const DEFAULT_DATA: &str = "/var/lib/countersign";
+
+// INTEGRATION: each section below is read by the module that uses it. Swap the right-hand side for that module's type
+// (`crate::identity::Settings` and so on); nothing else here changes.
+/// `[identity]`: token issuers, authorities of client certificates, and the rules that map claims to roles.
+pub type IdentitySettings = crate::identity::Settings;
+/// `[registry]`: credentials, certificate authorities, plain-HTTP hosts, limits.
+pub type RegistrySettings = toml::Table;
+/// `[admission]`: failure modes, exemptions, break-glass.
+pub type AdmissionSettings = toml::Table;
+/// `[rollback]`: how many revisions are looked at, and how old facts may be.
+pub type RollbackSettings = toml::Table;
+
+/// Everything that can be configured.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// The data directory that `countersign init` made: log, keys, local certificate authority. Default:
+    /// `/var/lib/countersign`.
+    pub data: PathBuf,
+    /// Addresses to listen on.
+    pub listen: Listen,
+    /// Certificates of the listeners.
+    pub tls: Tls,
+    /// Where the key-encryption key comes from.
+    pub kek: Kek,
+    /// Who may call, and with which roles.
+    pub identity: IdentitySettings,
+    /// How image registries are reached.
+    pub registry: RegistrySettings,
+    /// The policy document.
+    pub policy: Policy,
+    /// Further trust material.
+    pub trust: Trust,
+    /// The admission webhook.
+    pub admission: AdmissionSettings,
+    /// The rollback check.
+    pub rollback: RollbackSettings,
+    /// Bounds on connections and requests.
+    pub limits: Limits,
+}
+
+/// `[listen]`: one address for each door. Port 0 takes a free port.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Listen {
+    /// gRPC and HTTP for callers. Default: `127.0.0.1:8443`.
+    pub public: SocketAddr,
+    /// The admission webhook. Default: `127.0.0.1:9443`; in a cluster, `0.0.0.0:9443`.
+    pub webhook: SocketAddr,
+    /// Metrics and health, plain HTTP, without authentication. Default: `127.0.0.1:9090`.
+    pub operations: SocketAddr,
+}
+
+/// `[tls]`: certificates of the public and the webhook listener.
+///
+/// Without `cert_file` the local certificate authority that `init` made issues one for `names`. Files are read again
+/// when they change (looked at every ten seconds); a pair that does not fit together leaves the old one in use.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Tls {
+    /// PEM certificate chain, leaf first. Default: none, the local authority issues.
+    pub cert_file: Option<PathBuf>,
+    /// PEM private key of the leaf.
+    pub key_file: Option<PathBuf>,
+    /// DNS names and addresses for the certificate that the local authority issues. Default: `localhost`,
+    /// `127.0.0.1`, `::1`.
+    pub names: Vec<String>,
+    /// Serves without TLS. Only for listeners on loopback addresses, refused on all others. Default: false.
+    pub plaintext_unsafe: bool,
+}
+
+/// `[kek]`: the key-encryption key that seals the private keys on disk; exactly one source, 32 bytes.
+///
+/// `countersign init` writes the source that it was given into `countersign.toml`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Kek {
+    /// A file that holds the key; readable by the service's user alone.
+    pub file: Option<PathBuf>,
+    /// The name of an environment variable that holds the key.
+    pub env: Option<String>,
+    /// The name of a systemd credential (`LoadCredential=`, `LoadCredentialEncrypted=`).
+    pub credential: Option<String>,
+}
+
+/// `[policy]`: what the judge applies.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Policy {
+    /// The YAML policy document. Default: none, and then no policy matches anything.
+    pub file: Option<PathBuf>,
+}
+
+/// `[trust]`: whose signatures count besides our own.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Trust {
+    /// Further `trusted_root.json` files, for bundles that others signed. Default: none.
+    pub extra_roots: Vec<PathBuf>,
+}
+
+/// `[limits]`: bounds that keep strangers from using up the service.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Open connections on each listener; more are closed at once. Default: 4,096.
+    pub connections: usize,
+    /// Requests under way on each listener; more are refused with `UNAVAILABLE`. Default: 2,048.
+    pub requests: usize,
+    /// Time for a TLS handshake, and for the headers of a request, in seconds. Default: 10.
+    pub header_timeout_s: u64,
+    /// Time that requests under way get when the service stops, in seconds. Default: 25.
+    pub drain_timeout_s: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            data: PathBuf::from(DEFAULT_DATA),
+            listen: Listen::default(),
+            tls: Tls::default(),
+            kek: Kek::default(),
+            identity: IdentitySettings::default(),
+            registry: RegistrySettings::default(),
+            policy: Policy::default(),
+            trust: Trust::default(),
+            admission: AdmissionSettings::default(),
+            rollback: RollbackSettings::default(),
+            limits: Limits::default(),
+        }
+    }
+}
+
+impl Default for Listen {
+    fn default() -> Self {
+        Self { public: local(8443), webhook: local(9443), operations: local(9090) }
+    }
+}
+
+impl Default for Tls {
+    fn default() -> Self {
+        Self {
+            cert_file: None,
+            key_file: None,
+            names: ["localhost", "127.0.0.1", "::1"].map(str::to_owned).to_vec(),
+            plaintext_unsafe: false,
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { connections: 4_096, requests: 2_048, header_timeout_s: 10, drain_timeout_s: 25 }
+    }
+}
+
+fn local(port: u16) -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], port))
+}
+
+/// Why the settings cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read the configuration {path}: {source}; name another with --config")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The file is over the limit.
+    #[error("the configuration {path} has {bytes} bytes; the limit is {limit}", limit = crate::model::limits::DOCUMENT)]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// Its size.
+        bytes: u64,
+    },
+    /// The file is not TOML, or a field is unknown or of another type.
+    #[error("the configuration {path} is not valid: {message}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Where and what.
+        message: String,
+    },
+    /// A variable of the environment does not fit.
+    #[error("the environment variable {name} is not valid: {message}")]
+    Variable {
+        /// The variable.
+        name: String,
+        /// What does not fit.
+        message: String,
+    },
+    /// Each field is valid, but not together.
+    #[error("{0}")]
+    Conflict(String),
+}
+
+impl Config {
+    /// Reads the file (`file`, else the one in the data directory) and the environment, and checks the whole.
+    /// `data` is the flag `--data`, above everything else.
+    pub fn load(
+        file: Option<&Path>,
+        data: Option<&Path>,
+        environment: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Self, ConfigError> {
+        let mut config = layers::load(file, data, environment)?;
+        if let Some(data) = data {
+            config.data = data.to_owned();
+        }
+        config.check()?;
+        Ok(config)
+    }
+
+    /// The same from the process's own environment. Variables that are not text are passed over.
+    pub fn load_from_process(file: Option<&Path>, data: Option<&Path>) -> Result<Self, ConfigError> {
+        let environment = std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
+        Self::load(file, data, environment)
+    }
+
+    /// Where the key-encryption key comes from.
+    pub fn kek_source(&self) -> Result<KekSource, ConfigError> {
+        let Kek { file, env, credential } = self.kek.clone();
+        let by_name = || env.map(KekSource::Env).or_else(|| credential.map(KekSource::Credential));
+        file.map(KekSource::File).or_else(by_name).ok_or_else(|| {
+            ConfigError::Conflict(
+                "no key-encryption key is configured; set one of file, env and credential under [kek], or \
+                 COUNTERSIGN_KEK__FILE"
+                    .to_owned(),
+            )
+        })
+    }
+
+    /// Where the log stands.
+    pub fn log_dir(&self) -> PathBuf {
+        self.data.join("log")
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        let conflict = |sentence: String| Err(ConfigError::Conflict(sentence));
+        if self.tls.plaintext_unsafe {
+            for (name, address) in [("public", self.listen.public), ("webhook", self.listen.webhook)] {
+                if !address.ip().is_loopback() {
+                    return conflict(format!(
+                        "tls.plaintext_unsafe is only for loopback addresses, and listen.{name} is {address}; listen on \
+                         127.0.0.1, or remove plaintext_unsafe and give tls.cert_file and tls.key_file"
+                    ));
+                }
+            }
+            if self.tls.cert_file.is_some() {
+                return conflict("tls.plaintext_unsafe and tls.cert_file exclude each other; remove one".to_owned());
+            }
+        }
+        match (&self.tls.cert_file, &self.tls.key_file) {
+            (Some(_), None) => return conflict("tls.cert_file needs tls.key_file beside it".to_owned()),
+            (None, Some(_)) => return conflict("tls.key_file needs tls.cert_file beside it".to_owned()),
+            _ => {}
+        }
+        if self.tls.names.is_empty() {
+            return conflict("tls.names is empty; name at least one host that clients will use".to_owned());
+        }
+        let sources = [self.kek.file.is_some(), self.kek.env.is_some(), self.kek.credential.is_some()];
+        if sources.into_iter().filter(|given| *given).count() > 1 {
+            return conflict("[kek] names more than one source; keep one of file, env and credential".to_owned());
+        }
+        if [self.limits.connections, self.limits.requests].contains(&0) || self.limits.header_timeout_s == 0 {
+            return conflict("[limits] of 0 would refuse everyone; use 1 or more".to_owned());
+        }
+        Ok(())
+    }
+}
