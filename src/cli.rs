@@ -5,6 +5,7 @@
 pub mod admit;
 pub mod attest;
 pub mod bench;
+mod bench_loads;
 pub mod client;
 pub mod deployment;
 pub mod doctor;
@@ -176,4 +177,11 @@ async fn dispatch(command: Command, global: &Global) -> anyhow::Result<ExitCode>
         Command::Doctor(args) => Box::pin(doctor::run(args, global)).await,
         Command::Bench(args) => Box::pin(bench::run(args, global)).await,
     }
+}
+
+/// Writes to standard output.
+pub(crate) fn print(text: &str) -> anyhow::Result<()> {
+    use std::io::Write as _;
+    std::io::stdout().write_all(text.as_bytes())?;
+    Ok(())
 }
