@@ -38,3 +38,4 @@ mod registry;
 mod rollback;
 mod signing;
 mod tlog;
+mod verify;
