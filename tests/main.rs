@@ -42,3 +42,4 @@ mod registry;
 mod rollback;
 mod signing;
 mod tlog;
+mod verify;

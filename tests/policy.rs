@@ -97,13 +97,13 @@ fn approved(name: &str, environment: &str, when: Timestamp) -> Arc<Verified> {
 
 /// A policy document around what is required.
 fn policy(require: &str) -> String {
-    let indented: String = require.trim_matches('\n').lines().map(|line| format!("      {line}\n")).collect();
+    let indented = require.trim_matches('\n').replace('\n', "\n      ");
     format!(
         "apiVersion: countersign.dev/v1\nidentities:\n  \
          - {{name: ci, issuer: '{ISSUER}', subject: ci@example.com}}\n  \
          - {{name: boss, issuer: '{ISSUER}', subject: boss@example.com}}\n  \
          - {{name: lead, issuer: '{ISSUER}', subject: lead@example.com}}\n\
-         policies:\n  - name: shop\n    match: {{images: ['registry.example.com/**']}}\n    require:\n{indented}"
+         policies:\n  - name: shop\n    match: {{images: ['registry.example.com/**']}}\n    require:\n      {indented}\n"
     )
 }
 
@@ -163,6 +163,9 @@ const VSA: &str = "predicates: [{signers: [ci], vsa: {verifiers: ['https://verif
 const APPROVED: &str =
     "approvals: {count: 2, approvers: [{name: boss}, {name: lead}, {name: ci}], separateDuties: true, maxAge: 7d}";
 
+/// A name, what is required, what is known, and what is expected.
+type Row = (&'static str, &'static str, Vec<Arc<Verified>>, Decision, Code);
+
 #[test]
 fn each_requirement_says_what_it_lacks() {
     let key = said("other", predicate::SIGN, json!({}), ago(1));
@@ -177,7 +180,7 @@ fn each_requirement_says_what_it_lacks() {
         ago(5),
     );
     let yes = |name: &str| approved(name, "production", ago(5));
-    let cases: Vec<(&str, &str, Vec<Arc<Verified>>, Decision, Code)> = vec![
+    let cases: Vec<Row> = vec![
         ("signed", SIGNERS, vec![signed("ci")], Decision::Allow, Code::Satisfied),
         ("unsigned", SIGNERS, vec![], Decision::Deny, Code::SignatureMissing),
         ("by another", SIGNERS, vec![key], Decision::Deny, Code::IdentityNotAllowed),
@@ -474,6 +477,9 @@ fn rules_that_are_refused_at_load() {
     assert!(error.contains("names no signers whose to show it"), "{error}");
 }
 
+/// A text, and whether an error is the one that is expected.
+type Refused = (String, fn(&PolicyError) -> bool);
+
 #[test]
 fn documents_that_are_refused() {
     let signer = |fields: &str| format!("signers: {{anyOf: [{{name: x, {fields}}}]}}");
@@ -525,7 +531,7 @@ fn documents_that_are_refused() {
         assert!(matches!(error, PolicyError::EmptyList { .. }), "{require}: {error:?}");
     }
     let base = policy(SIGNERS);
-    let others: Vec<(String, fn(&PolicyError) -> bool)> = vec![
+    let others: Vec<Refused> = vec![
         (String::new(), |error| matches!(error, PolicyError::NoPolicies)),
         ("x".repeat(2 << 20), |error| matches!(error, PolicyError::TooLarge(_))),
         ("a: [".to_owned(), |error| matches!(error, PolicyError::Yaml(_))),

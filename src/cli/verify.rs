@@ -219,10 +219,15 @@ fn digest_of(target: &str) -> Result<Digest, Stop> {
     if target.starts_with("sha256:") {
         return target.parse().map_err(|source| Stop::Usage(format!("{target:?}: {source}")));
     }
-    let mut file = File::open(target).with_context(|| format!("file {target}"))?;
+    Ok(digest_of_file(Path::new(target)).with_context(|| format!("file {target}"))?)
+}
+
+/// The digest of a file, read as a stream.
+pub fn digest_of_file(path: &Path) -> io::Result<Digest> {
+    let mut file = File::open(path)?;
     let (mut hasher, mut buffer) = (Sha256::new(), vec![0; 64 * 1024]);
     loop {
-        let count = file.read(&mut buffer).with_context(|| format!("file {target}"))?;
+        let count = file.read(&mut buffer)?;
         match buffer.get(..count) {
             Some([]) | None => return Ok(Digest::from_bytes(hasher.finalize().into())),
             Some(bytes) => hasher.update(bytes),

@@ -10,7 +10,8 @@
 //! (an admission without an environment) is not spoken about by a policy that lists it. Image globs are matched
 //! against `registry/repository`, without tag or digest, as [`super::ImageName`] normalises it
 //! (`nginx` is `docker.io/library/nginx`); `*` stays within one path element, `**` does not. `exclude` takes out what
-//! matches in any of its dimensions.
+//! matches in any of its dimensions. `noMatch` is asked when no policy matches at all: a policy in mode `warn` or
+//! `audit` that matches everything also lets in what nothing else speaks about.
 
 mod age;
 mod compile;
@@ -295,7 +296,8 @@ impl PolicySet {
 
     /// The policies that speak about this question.
     pub fn select<'a>(&'a self, question: &'a Question<'_>) -> impl Iterator<Item = &'a Policy> {
-        self.policies.iter().filter(|policy| policy.scope.covers(question))
+        let image = question.image.map(|image| image.name.to_string());
+        self.policies.iter().filter(move |policy| policy.scope.covers(image.as_deref(), question))
     }
 
     /// The limits on vulnerability scans that apply to this question; all of them must hold.
@@ -313,10 +315,9 @@ impl PolicySet {
 }
 
 impl Scope {
-    /// Whether the policy speaks about this question.
-    pub fn covers(&self, question: &Question<'_>) -> bool {
-        let image = question.image.map(|image| image.name.to_string());
-        let stated = [image.as_deref(), question.namespace, question.environment, question.service];
+    /// Whether the policy speaks about this question; `image` is its image's `registry/repository`.
+    fn covers(&self, image: Option<&str>, question: &Question<'_>) -> bool {
+        let stated = [image, question.namespace, question.environment, question.service];
         let included = self.include.pairs(stated).all(|(globs, stated)| stated.is_some_and(|text| globs.matches(text)));
         let excluded = self.exclude.pairs(stated).any(|(globs, stated)| stated.is_some_and(|text| globs.matches(text)));
         included && !excluded
