@@ -206,6 +206,7 @@ struct ApprovalPredicate {
     #[serde(default)]
     comment: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "expiresAt")]
     expires: Option<Timestamp>,
     #[serde(default)]
     approved_by: String,

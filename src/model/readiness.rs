@@ -328,6 +328,9 @@ pub struct Readiness {
     pub policy: Digest,
     /// The digest of the trusted root.
     pub trusted_root: Option<Digest>,
+    /// The evidence that was judged: where it is logged, and the digest of its bundle.
+    #[serde(default)]
+    pub inputs: Vec<(LogRef, Digest)>,
 }
 
 impl Readiness {
@@ -345,6 +348,14 @@ impl Readiness {
             })
             .collect();
         self
+    }
+
+    /// Adds a warning after the fact; a plain yes becomes one with warnings.
+    pub fn warn(&mut self, warning: Check) {
+        if self.verdict == Safety::Safe {
+            self.verdict = Safety::SafeWithWarnings;
+        }
+        self.checks.push(warning);
     }
 
     /// The best of several, newest first: the newest safe one, else the newest safe with warnings, else the newest
@@ -390,6 +401,7 @@ impl Readiness {
             command: None,
             policy,
             trusted_root: None,
+            inputs: Vec::new(),
         }
     }
 }

@@ -40,6 +40,7 @@ pub fn assess(facts: &Facts, rules: &Rules) -> Readiness {
         checks,
         policy: facts.policy,
         trusted_root: facts.target.root,
+        inputs: facts.target.logged.iter().cloned().zip(facts.target.bundles.iter().copied()).collect(),
     }
 }
 

@@ -1,0 +1,189 @@
+//! Folds over the log, kept in memory and renewed from where they ended.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::{Arc, Mutex, PoisonError, RwLock},
+};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use serde::Deserialize;
+
+use super::ReleaseError;
+use crate::{
+    log::{Log, LogError, View},
+    model::{
+        LogRef, Revocation, Revocations, Statement,
+        deployment::{History, Record},
+        limits, predicate,
+        statement::{PAYLOAD_TYPE, check_json_depth},
+    },
+};
+
+/// Indexes read from a view at a time.
+const PAGE: usize = 512;
+
+type Place = (String, String);
+
+/// The folds of one log.
+#[derive(Debug)]
+pub(super) struct Folds {
+    log: Log,
+    /// Revocations, and the log size up to which they are complete.
+    revocations: RwLock<(u64, Arc<Revocations>)>,
+    /// Places with a deployment, and the log size up to which they are complete.
+    services: Mutex<(u64, BTreeSet<Place>)>,
+    /// Histories that were asked for, at most [`limits::SERVICES`].
+    histories: Mutex<HashMap<Place, Kept>>,
+}
+
+/// One history with the records behind it, complete up to a log size.
+#[derive(Debug, Clone, Default)]
+struct Kept {
+    next: u64,
+    records: Arc<Vec<Record>>,
+    history: Arc<History>,
+}
+
+impl Folds {
+    pub(super) fn new(log: Log) -> Self {
+        Self { log, revocations: RwLock::default(), services: Mutex::default(), histories: Mutex::default() }
+    }
+
+    /// The revocations as of the last renewal.
+    pub(super) fn revocations(&self) -> Arc<Revocations> {
+        Arc::clone(&self.revocations.read().unwrap_or_else(PoisonError::into_inner).1)
+    }
+
+    /// Reads what was revoked since the last renewal, if the log grew. Two threads may do the same work at once; the
+    /// one that read further wins.
+    pub(super) fn renew_revocations(&self) -> Result<(), ReleaseError> {
+        let (next, known) = self.revocations.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let size = self.log.size();
+        if size <= next {
+            return Ok(());
+        }
+        let mut renewed = None;
+        self.each(&View::PredicateType(predicate::REVOCATION.to_owned()), next, size, |statement, at| {
+            match Revocation::deserialize(statement.predicate()) {
+                Ok(revocation) => renewed.get_or_insert_with(|| (*known).clone()).insert(revocation, at),
+                Err(error) => tracing::error!(%error, entry = %at, "a revocation in the log cannot be read"),
+            }
+        })?;
+        let mut slot = self.revocations.write().unwrap_or_else(PoisonError::into_inner);
+        if slot.0 < size {
+            *slot = (size, renewed.map_or(known, Arc::new));
+        }
+        Ok(())
+    }
+
+    pub(super) fn services(&self) -> Result<Vec<Place>, ReleaseError> {
+        let (next, mut places) = self.services.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let size = self.log.size();
+        self.each(&View::PredicateType(predicate::DEPLOYMENT.to_owned()), next, size, |statement, at| {
+            if let Some(Ok(record)) = Record::read(statement, at)
+                && places.len() < limits::SERVICES
+            {
+                let (service, environment) = record.place();
+                places.insert((service.to_owned(), environment.to_owned()));
+            }
+        })?;
+        let listed = places.iter().cloned().collect();
+        let mut slot = self.services.lock().unwrap_or_else(PoisonError::into_inner);
+        if slot.0 < size {
+            *slot = (size, places);
+        }
+        Ok(listed)
+    }
+
+    pub(super) fn history(&self, service: &str, environment: &str) -> Result<Arc<History>, ReleaseError> {
+        let place = (service.to_owned(), environment.to_owned());
+        let kept =
+            self.histories.lock().unwrap_or_else(PoisonError::into_inner).get(&place).cloned().unwrap_or_default();
+        let size = self.log.size();
+        if size <= kept.next {
+            return Ok(kept.history);
+        }
+        let mut fresh = Vec::new();
+        let view = View::Service { service: place.0.clone(), environment: place.1.clone() };
+        self.each(&view, kept.next, size, |statement, at| match Record::read(statement, at.clone()) {
+            Some(Ok(record)) if record.place() == (service, environment) => fresh.push(record),
+            Some(Err(error)) => tracing::warn!(%error, entry = %at, "a record in the log cannot be read"),
+            Some(Ok(_)) | None => {}
+        })?;
+        let renewed = if fresh.is_empty() {
+            Kept { next: size, ..kept }
+        } else {
+            let mut records = (*kept.records).clone();
+            records.extend(fresh);
+            let over = records.len().saturating_sub(limits::RECORDS);
+            records.drain(..over);
+            let history = Arc::new(History::fold(&records));
+            Kept { next: size, records: Arc::new(records), history }
+        };
+        let history = Arc::clone(&renewed.history);
+        let mut histories = self.histories.lock().unwrap_or_else(PoisonError::into_inner);
+        if histories.len() >= limits::SERVICES && !histories.contains_key(&place) {
+            histories.clear();
+        }
+        match histories.get(&place) {
+            Some(other) if other.next >= size => {}
+            _ => {
+                histories.insert(place, renewed);
+            }
+        }
+        Ok(history)
+    }
+
+    /// Calls `each` with every statement of a view from index `from` to below `size`.
+    fn each(
+        &self,
+        view: &View,
+        mut from: u64,
+        size: u64,
+        mut each: impl FnMut(&Statement, LogRef),
+    ) -> Result<(), ReleaseError> {
+        while from < size {
+            let page = self.log.find(view, from, PAGE)?;
+            let Some(last) = page.last().copied() else { return Ok(()) };
+            for index in page.iter().copied().filter(|index| *index < size) {
+                if let Some(statement) = self.statement(index)? {
+                    each(&statement, LogRef { origin: self.log.origin().to_owned(), index });
+                }
+            }
+            if page.len() < PAGE {
+                return Ok(());
+            }
+            from = last.saturating_add(1);
+        }
+        Ok(())
+    }
+
+    /// The statement of an entry of our own log; `None` when its payload is gone or carries none. Nothing is verified:
+    /// it was when it was written.
+    fn statement(&self, index: u64) -> Result<Option<Statement>, LogError> {
+        Ok(self.log.entry(index)?.payload.as_deref().and_then(statement_in))
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Payload {
+    dsse_envelope: Option<Envelope>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Envelope {
+    payload: String,
+    payload_type: String,
+}
+
+/// The statement in a payload of our log: a Sigstore bundle with a DSSE envelope.
+fn statement_in(payload: &[u8]) -> Option<Statement> {
+    check_json_depth(payload, limits::JSON_DEPTH).ok()?;
+    let envelope = serde_json::from_slice::<Payload>(payload).ok()?.dsse_envelope?;
+    if envelope.payload_type != PAYLOAD_TYPE {
+        return None;
+    }
+    Statement::parse(&STANDARD.decode(envelope.payload).ok()?).ok()
+}
