@@ -3,14 +3,17 @@
 //! Exit codes: 0 yes or done, 1 no or failed, 2 could not tell, 64 wrong usage.
 
 pub mod admit;
+pub mod approve;
 pub mod attest;
 pub mod bench;
 mod bench_loads;
 pub mod client;
 pub mod deployment;
 pub mod doctor;
+pub mod health;
 pub mod init;
 pub mod log;
+mod place;
 pub mod policy;
 pub mod revoke;
 pub mod rollback;
@@ -126,9 +129,10 @@ pub enum Command {
     Rollback(rollback::Args),
     /// Record and list deployments.
     Deployment(deployment::Args),
-    // INTEGRATION: the operator door's commands `health` and `approve`.
-    // Health(health::Args),
-    // Approve(approve::Args),
+    /// Report whether a deployed digest is healthy.
+    Health(health::Args),
+    /// Approve a digest for a service and environment.
+    Approve(approve::Args),
     /// Take back an artifact, a key or an identity.
     Revoke(revoke::Args),
     /// Test policies.
@@ -171,6 +175,8 @@ async fn dispatch(command: Command, global: &Global) -> anyhow::Result<ExitCode>
         Command::Admit(args) => Box::pin(admit::run(args, global)).await,
         Command::Rollback(args) => Box::pin(rollback::run(args, global)).await,
         Command::Deployment(args) => Box::pin(deployment::run(args, global)).await,
+        Command::Health(args) => Box::pin(health::run(args, global)).await,
+        Command::Approve(args) => Box::pin(approve::run(args, global)).await,
         Command::Revoke(args) => Box::pin(revoke::run(args, global)).await,
         Command::Policy(args) => Box::pin(policy::run(args, global)).await,
         Command::Trust(args) => Box::pin(trust::run(args, global)).await,

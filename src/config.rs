@@ -27,16 +27,29 @@ pub const FILE_NAME: &str = "countersign.toml";
 /// Where data stands when nothing else is said.
 pub const DEFAULT_DATA: &str = "/var/lib/countersign";
 
-// INTEGRATION: each section below is read by the module that uses it. Swap the right-hand side for that module's type
-// (`crate::identity::Settings` and so on); nothing else here changes.
-/// `[identity]`: token issuers, authorities of client certificates, and the rules that map claims to roles.
-pub type IdentitySettings = crate::identity::Settings;
-/// `[registry]`: credentials, certificate authorities, plain-HTTP hosts, limits.
-pub type RegistrySettings = toml::Table;
-/// `[admission]`: failure modes, exemptions, break-glass.
-pub type AdmissionSettings = toml::Table;
-/// `[rollback]`: how many revisions are looked at, and how old facts may be.
-pub type RollbackSettings = toml::Table;
+/// `[rollback]`: how many revisions are looked at, and how old a registry's answer may be.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Rollback {
+    /// Earlier revisions that are looked at. Default: as many as the service itself finds sensible.
+    pub candidates: Option<usize>,
+    /// How long an answer of the registry counts, in seconds. Default: 30.
+    pub max_probe_age_s: Option<u64>,
+}
+
+impl Rollback {
+    /// The service's settings.
+    pub fn settings(&self) -> crate::rollback::Settings {
+        let mut settings = crate::rollback::Settings::default();
+        if let Some(candidates) = self.candidates {
+            settings.candidates = candidates.clamp(1, 64);
+        }
+        if let Some(seconds) = self.max_probe_age_s {
+            settings.max_probe_age = std::time::Duration::from_secs(seconds);
+        }
+        settings
+    }
+}
 
 /// Everything that can be configured.
 #[derive(Debug, Clone, Deserialize)]
@@ -52,17 +65,19 @@ pub struct Config {
     /// Where the key-encryption key comes from.
     pub kek: Kek,
     /// Who may call, and with which roles.
-    pub identity: IdentitySettings,
+    pub identity: crate::identity::Settings,
     /// How image registries are reached.
-    pub registry: RegistrySettings,
+    pub registry: crate::registry::Settings,
     /// The policy document.
     pub policy: Policy,
     /// Further trust material.
     pub trust: Trust,
+    /// How old facts from registries may be.
+    pub evidence: crate::evidence::Settings,
     /// The admission webhook.
-    pub admission: AdmissionSettings,
+    pub admission: crate::admission::Settings,
     /// The rollback check.
-    pub rollback: RollbackSettings,
+    pub rollback: Rollback,
     /// Bounds on connections and requests.
     pub limits: Limits,
 }
@@ -148,12 +163,13 @@ impl Default for Config {
             listen: Listen::default(),
             tls: Tls::default(),
             kek: Kek::default(),
-            identity: IdentitySettings::default(),
-            registry: RegistrySettings::default(),
+            identity: crate::identity::Settings::default(),
+            registry: crate::registry::Settings::default(),
             policy: Policy::default(),
             trust: Trust::default(),
-            admission: AdmissionSettings::default(),
-            rollback: RollbackSettings::default(),
+            evidence: crate::evidence::Settings::default(),
+            admission: crate::admission::Settings::default(),
+            rollback: Rollback::default(),
             limits: Limits::default(),
         }
     }

@@ -121,9 +121,10 @@ impl Metrics {
     }
 
     /// Sets what the log says of itself: entries, commits since start, entries waiting, and whether it still writes.
-    pub fn log(&self, entries: u64, commits: u64, queued: u64, broken: bool) {
+    pub fn log(&self, entries: u64, commits: u64, fsyncs: u64, queued: u64, broken: bool) {
         self.log_size.set(gauge(entries));
         self.log_commits.set(gauge(commits));
+        self.log_fsyncs.set(gauge(fsyncs));
         self.log_queue.set(gauge(queued));
         self.log_broken.set(i64::from(broken));
     }

@@ -1,0 +1,127 @@
+//! The public listener: every gRPC service, and the plain HTTP documents that strangers verify with.
+//!
+//! `/checkpoint` and `/tile/…` are C2SP tlog-tiles; the same stands under `/api/v2`, where Sigstore clients look.
+
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    extract::{Path, State},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use http::{
+    StatusCode,
+    header::{ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL, CONTENT_TYPE},
+};
+use tonic::service::Routes;
+
+use super::{Clock, wiring::Parts};
+use crate::{
+    config::Config,
+    grpc::{
+        admission::Face, log::LogFace, release::ReleaseFace, rollback::RollbackFace, signing::SigningFace,
+        trust::Trust, v1, verification::VerificationFace,
+    },
+    log::{Log, LogError},
+    model::limits,
+    signing::Signing,
+    tlog::tile::TilePath,
+};
+
+const JSON: &str = "application/json";
+const NOTE: &str = "text/plain; charset=utf-8";
+const BYTES: &str = "application/octet-stream";
+const SHORT: &str = "public, max-age=5";
+const IMMUTABLE: &str = "public, max-age=31536000, immutable";
+
+pub(super) fn router(config: &Config, parts: &Parts, clock: Clock) -> anyhow::Result<Router> {
+    Ok(services(config, parts, clock)?.into_axum_router().merge(documents(config, parts)).merge(tiles(&parts.log)))
+}
+
+fn base_url(config: &Config, parts: &Parts) -> String {
+    format!("https://{}:{}", parts.keyring.host(), config.listen.public.port())
+}
+
+fn services(config: &Config, parts: &Parts, clock: Clock) -> anyhow::Result<Routes> {
+    let (health, health_service) = tonic_health::server::health_reporter();
+    drop(health);
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(v1::DESCRIPTORS)
+        .build_v1()?;
+    let verification = VerificationFace {
+        evidence: Arc::clone(&parts.evidence),
+        registry: parts.registry.clone(),
+        policies: Arc::clone(&parts.policies),
+        release: Arc::clone(&parts.release),
+        clock,
+    };
+    let admission = v1::admission_service_server::AdmissionServiceServer::new(Face::new(
+        Arc::clone(&parts.admission),
+        clock,
+    ));
+    let trust = Trust::new(Arc::clone(&parts.keyring), base_url(config, parts), clock);
+    Ok(Routes::new(health_service)
+        .add_service(reflection)
+        .add_service(SigningFace { signing: Signing::clone(&parts.signing), clock }.into_server())
+        .add_service(LogFace { log: parts.log.clone() }.into_server())
+        .add_service(
+            v1::verification_service_server::VerificationServiceServer::new(verification)
+                .max_decoding_message_size(limits::GRPC_MESSAGE),
+        )
+        .add_service(admission.max_decoding_message_size(limits::GRPC_MESSAGE))
+        .add_service(v1::release_service_server::ReleaseServiceServer::new(ReleaseFace::new(
+            Arc::clone(&parts.release),
+            clock,
+        )))
+        .add_service(v1::rollback_service_server::RollbackServiceServer::new(RollbackFace::new(
+            Arc::clone(&parts.rollback),
+            clock,
+        )))
+        .add_service(v1::trust_service_server::TrustServiceServer::new(trust)))
+}
+
+fn documents(config: &Config, parts: &Parts) -> Router {
+    let base = base_url(config, parts);
+    let document = |text: String| get(move || async move { reply(JSON, SHORT, text.into_bytes()) });
+    Router::new()
+        .route("/trusted_root.json", document(parts.keyring.trusted_root().to_owned()))
+        .route("/signing_config.v0.2.json", document(parts.keyring.signing_config(&base)))
+        .route("/client_trust_config.json", document(parts.keyring.client_trust_config(&base)))
+}
+
+fn tiles(log: &Log) -> Router {
+    Router::new()
+        .route("/checkpoint", get(checkpoint))
+        .route("/tile/{*path}", get(tile))
+        .route("/api/v2/checkpoint", get(checkpoint))
+        .route("/api/v2/tile/{*path}", get(tile))
+        .with_state(log.clone())
+}
+
+fn reply(kind: &'static str, cache: &'static str, body: Vec<u8>) -> Response {
+    ([(CONTENT_TYPE, kind), (CACHE_CONTROL, cache), (ACCESS_CONTROL_ALLOW_ORIGIN, "*")], body).into_response()
+}
+
+async fn checkpoint(State(log): State<Log>) -> Response {
+    reply(NOTE, SHORT, log.head().checkpoint.as_bytes().to_vec())
+}
+
+async fn tile(State(log): State<Log>, Path(path): Path<String>) -> Response {
+    let Ok(path) = format!("tile/{path}").parse::<TilePath>() else {
+        return (StatusCode::NOT_FOUND, "not a tile path; see c2sp.org/tlog-tiles\n").into_response();
+    };
+    let read = tokio::task::spawn_blocking(move || match path {
+        TilePath::Hashes { level, index, width } => log.tile(level, index, width),
+        TilePath::Entries { index, width } => log.entry_bundle(index, width),
+    });
+    match read.await {
+        Ok(Ok(body)) => reply(BYTES, IMMUTABLE, body),
+        Ok(Err(LogError::NotFound)) => (StatusCode::NOT_FOUND, "the log has no such tile\n").into_response(),
+        Ok(Err(error)) => {
+            tracing::error!(%error, "a tile could not be read");
+            (StatusCode::INTERNAL_SERVER_ERROR, "the tile could not be read\n").into_response()
+        }
+        Err(_lost) => (StatusCode::INTERNAL_SERVER_ERROR, "interrupted\n").into_response(),
+    }
+}
