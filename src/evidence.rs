@@ -78,7 +78,7 @@ pub struct EvidenceService {
     log: Log,
     registry: Registry,
     /// Our own root first.
-    roots: Arc<Vec<TrustedRoot>>,
+    roots: Vec<Arc<TrustedRoot>>,
     entries: sync::Cache<(u64, Digest), Arc<Verified>>,
     facts: sync::Cache<(Digest, Digest), Fact>,
     fresh: future::Cache<(ImageName, Digest), Listing>,
@@ -93,7 +93,7 @@ impl std::fmt::Debug for EvidenceService {
 
 impl EvidenceService {
     /// A service over our log and registries. `roots` must hold our own root first; others are whoever else is trusted.
-    pub fn new(log: Log, registry: Registry, roots: Vec<TrustedRoot>, settings: &Settings) -> Self {
+    pub fn new(log: Log, registry: Registry, roots: Vec<Arc<TrustedRoot>>, settings: &Settings) -> Self {
         let weigh = |_key: &(ImageName, Digest), listing: &Listing| {
             let bytes: usize = listing.bundles.iter().map(Vec::len).sum();
             u32::try_from(bytes.saturating_add(256)).unwrap_or(u32::MAX)
@@ -101,7 +101,7 @@ impl EvidenceService {
         Self {
             log,
             registry,
-            roots: Arc::new(roots),
+            roots,
             entries: sync::Cache::new(50_000),
             facts: sync::Cache::new(50_000),
             fresh: future::Cache::builder()
@@ -270,7 +270,7 @@ impl EvidenceService {
         let id = Digest::of(bundle);
         let fact = self.facts.get_with((id, *digest), || {
             let mut first = None;
-            for root in self.roots.iter() {
+            for root in &self.roots {
                 match verify::verify(bundle, digest, root) {
                     Ok(verified) => return Ok(Arc::new(verified)),
                     Err(reason) => first = first.or(Some(reason)),

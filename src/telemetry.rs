@@ -50,6 +50,7 @@ pub struct Metrics {
     refused_callers: Family<[(&'static str, &'static str); 1], Counter>,
     log_size: Gauge,
     log_commits: Gauge,
+    log_fsyncs: Gauge,
     log_queue: Gauge,
     log_broken: Gauge,
     registry_requests: Family<RegistryLabels, Counter>,
@@ -80,6 +81,7 @@ impl Metrics {
             refused_callers: Family::default(),
             log_size: Gauge::default(),
             log_commits: Gauge::default(),
+            log_fsyncs: Gauge::default(),
             log_queue: Gauge::default(),
             log_broken: Gauge::default(),
             registry_requests: Family::default(),
@@ -91,6 +93,7 @@ impl Metrics {
         registry.register("refused_callers", "Callers that were not let in, by reason", m.refused_callers.clone());
         registry.register("log_entries", "Entries in the log", m.log_size.clone());
         registry.register("log_commits", "Commits since start; each is one fsync", m.log_commits.clone());
+        registry.register("log_fsyncs", "Syncs to disk since the start", m.log_fsyncs.clone());
         registry.register("log_queue_entries", "Entries waiting to be committed", m.log_queue.clone());
         registry.register("log_broken", "1 after a failed commit: the log has stopped writing", m.log_broken.clone());
         registry.register(
@@ -223,7 +226,7 @@ mod tests {
         metrics.decided("cluster", "deny");
         metrics.requested("build", "Sign", "ok", 0.003);
         metrics.refused("CREDENTIALS_EXPIRED");
-        metrics.log(7, 3, 1, true);
+        metrics.log(7, 3, 2 * 3, 1, true);
         metrics.asked_registry("registry.example.com", 429);
         metrics.expires("ca/intermediate", jiff::Timestamp::UNIX_EPOCH);
         let page = clone.encode();

@@ -10,7 +10,7 @@ use crate::grpc::v1;
 
 /// A service in an environment, as two flags.
 #[derive(Debug, Clone, clap::Args)]
-pub struct Place {
+pub(super) struct Place {
     /// The service.
     #[arg(long)]
     pub service: String,

@@ -20,7 +20,7 @@ pub struct Args {
 /// Runs the command.
 pub async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
     let config = Config::load_from_process(global.config.as_deref(), args.data.as_deref())?;
-    server::logging::init()?;
+    server::logging::start();
     server::Server::run(config, Timestamp::now).await?;
     Ok(ExitCode::SUCCESS)
 }

@@ -9,7 +9,7 @@ use super::Stopping;
 use crate::telemetry::Metrics;
 
 /// One thing that must hold before requests are sent here: its name, and what is wrong with it, if anything.
-pub type Check = (&'static str, Box<dyn Fn() -> Result<(), String> + Send + Sync>);
+pub(super) type Check = (&'static str, Box<dyn Fn() -> Result<(), String> + Send + Sync>);
 
 /// Whether requests should be sent here, and the numbers that are read at the same moment.
 #[derive(Clone)]
@@ -40,7 +40,7 @@ impl Readiness {
 }
 
 /// The routes of the operations listener.
-pub fn router(readiness: Readiness) -> Router {
+pub(super) fn router(readiness: Readiness) -> Router {
     Router::new()
         .route("/metrics", get(metrics))
         .route("/healthz", get(|| async { "ok\n" }))

@@ -54,6 +54,7 @@ fn services(config: &Config, parts: &Parts, clock: Clock) -> anyhow::Result<Rout
         registry: parts.registry.clone(),
         policies: Arc::clone(&parts.policies),
         release: Arc::clone(&parts.release),
+        roots: parts.roots.clone(),
         clock,
     };
     let admission = v1::admission_service_server::AdmissionServiceServer::new(Face::new(

@@ -27,7 +27,14 @@ use crate::{
 };
 
 /// Without a policy file nothing is admitted, and the answer says that no policy speaks about it.
-const NO_POLICY: &str = "apiVersion: countersign.dev/v1\nnoMatch: deny\n";
+const NO_POLICY: &str = "
+apiVersion: countersign.dev/v1
+noMatch: deny
+policies:
+  - name: nothing
+    match: {images: [none.invalid/none]}
+    require: {digestRequired: true}
+";
 
 /// Everything that is open.
 #[derive(Debug)]
@@ -38,6 +45,7 @@ pub(super) struct Parts {
     pub(super) registry: Registry,
     pub(super) signing: Arc<Signing>,
     pub(super) evidence: Arc<EvidenceService>,
+    pub(super) roots: Vec<Arc<TrustedRoot>>,
     pub(super) policies: Arc<PolicySet>,
     pub(super) release: Arc<Release>,
     pub(super) rollback: Arc<Rollback>,
@@ -73,12 +81,12 @@ pub(super) async fn open(config: &Config, clock: Clock) -> anyhow::Result<Parts>
     let log = Log::open(&config.log_dir(), public_key, move |note| key.sign(note), Options::default())?;
     let registry = Registry::new(config.registry.clone())?;
     let signing = Arc::new(Signing::new(Arc::clone(&keyring), log.clone(), registry.clone()));
-    let mut roots = vec![TrustedRoot::parse(keyring.trusted_root())?];
+    let mut roots = vec![Arc::new(TrustedRoot::parse(keyring.trusted_root())?)];
     for path in &config.trust.extra_roots {
         let root = TrustedRoot::parse(&read(path)?).with_context(|| format!("in {}", path.display()))?;
-        roots.push(root);
+        roots.push(Arc::new(root));
     }
-    let evidence = Arc::new(EvidenceService::new(log.clone(), registry.clone(), roots, &config.evidence));
+    let evidence = Arc::new(EvidenceService::new(log.clone(), registry.clone(), roots.clone(), &config.evidence));
     let policies = match &config.policy.file {
         Some(path) => PolicySet::parse(&read(path)?).with_context(|| format!("in {}", path.display()))?,
         None => {
@@ -115,6 +123,7 @@ pub(super) async fn open(config: &Config, clock: Clock) -> anyhow::Result<Parts>
         registry,
         signing,
         evidence,
+        roots,
         policies,
         release,
         rollback,
@@ -146,7 +155,7 @@ fn server_tls(config: &Config, keyring: &Keyring, now: Timestamp) -> anyhow::Res
         }
     };
     let mut authorities = tls::parse_certificates(keyring.tls_ca_pem().as_bytes())?;
-    for path in [&config.tls.client_ca_file, &config.identity.client_ca_file].into_iter().flatten() {
+    for path in config.identity.client_ca_file.iter() {
         authorities.extend(tls::read_certificates(path)?);
     }
     Ok(Some(ServerTls::new(certificates, &authorities)?))
