@@ -77,6 +77,7 @@ file = {kek:?}
 [identity]
 mtls_issuer = "https://countersign.test/clients"
 [[identity.rules]]
+issuer = "https://countersign.test/clients"
 subject = "spiffe://countersign.test/*"
 roles = {ROLES}
 {extra}
@@ -99,20 +100,25 @@ roles = {ROLES}
     }
 
     pub fn ca(&self) -> PathBuf {
-        self.dir.path().join("clients").join("ca.pem")
+        self.data().join("keys").join("tls-ca.pem")
     }
 
     /// A client certificate for `spiffe://countersign.test/<name>`: (certificate, key).
     pub fn issue(&self, name: &str) -> (PathBuf, PathBuf) {
-        let out = self.dir.path().join("clients").join(name);
+        let out = self.dir.path().join("clients");
         let made = run(&[
             "trust", "issue-client", &format!("spiffe://{HOST}/{name}"), "--data", self.data().to_str().unwrap(),
             "--kek-file", self.dir.path().join("kek").to_str().unwrap(), "--out", out.to_str().unwrap(),
             "--days", "1",
         ]);
         assert!(made.status.success(), "issue-client: {}", text(&made));
-        fs::copy(out.join("ca.pem"), self.ca()).unwrap();
-        (out.join("client.pem"), out.join("client-key.pem"))
+        self.client(name)
+    }
+
+    fn client(&self, name: &str) -> (PathBuf, PathBuf) {
+        let stem = self.dir.path().join("clients").join(format!("{HOST}-{name}"));
+        let with = |ending: &str| PathBuf::from(format!("{}.{ending}", stem.display()));
+        (with("pem"), with("key"))
     }
 
     /// Starts serving and waits until it is ready.
@@ -175,13 +181,13 @@ roles = {ROLES}
     }
 
     pub async fn try_channel(&self, name: &str) -> Result<Channel, tonic::transport::Error> {
-        let client = self.dir.path().join("clients").join(name);
+        let (certificate, key) = self.client(name);
         let tls = ClientTlsConfig::new()
             .domain_name("localhost")
             .ca_certificate(Certificate::from_pem(fs::read(self.ca()).unwrap()))
             .identity(Identity::from_pem(
-                fs::read(client.join("client.pem")).unwrap(),
-                fs::read(client.join("client-key.pem")).unwrap(),
+                fs::read(certificate).unwrap(),
+                fs::read(key).unwrap(),
             ));
         Channel::from_shared(format!("https://127.0.0.1:{}", self.public))
             .unwrap()
@@ -193,13 +199,13 @@ roles = {ROLES}
 
     /// Runs a client command against the running service as `name`.
     pub fn cli(&self, name: &str, args: &[&str]) -> Output {
-        let client = self.dir.path().join("clients").join(name);
+        let (certificate, key) = self.client(name);
         Command::new(binary())
             .args(args)
             .env("COUNTERSIGN_SERVER", format!("https://localhost:{}", self.public))
             .env("COUNTERSIGN_CA_FILE", self.ca())
-            .env("COUNTERSIGN_CLIENT_CERT", client.join("client.pem"))
-            .env("COUNTERSIGN_CLIENT_KEY", client.join("client-key.pem"))
+            .env("COUNTERSIGN_CLIENT_CERT", certificate)
+            .env("COUNTERSIGN_CLIENT_KEY", key)
             .stdin(Stdio::null())
             .output()
             .unwrap()

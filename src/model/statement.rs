@@ -134,17 +134,23 @@ impl Statement {
         if wire.subject.len() > limits::SUBJECTS {
             return Err(StatementError::TooManySubjects(wire.subject.len()));
         }
-        let subjects = wire
+        let mut unusable = None;
+        let subjects: Vec<Subject> = wire
             .subject
             .into_iter()
-            .map(|subject| match subject.digest.get("sha256").map(|hex| Digest::from_hex(hex)) {
-                Some(Ok(digest)) => Ok(Subject { name: subject.name, digest }),
-                Some(Err(source)) => Err(StatementError::SubjectDigest { name: subject.name, source }),
+            .filter_map(|subject| match subject.digest.get("sha256").map(|hex| Digest::from_hex(hex)) {
+                Some(Ok(digest)) => Some(Ok(Subject { name: subject.name, digest })),
+                Some(Err(source)) => Some(Err(StatementError::SubjectDigest { name: subject.name, source })),
+                // Others name a git commit (sha1) beside the artifact: passed over while one subject can be used.
                 None => {
-                    Err(StatementError::SubjectDigest { name: subject.name, source: super::DigestError::Algorithm })
+                    unusable.get_or_insert(subject.name);
+                    None
                 }
             })
             .collect::<Result<_, _>>()?;
+        if let (true, Some(name)) = (subjects.is_empty(), unusable) {
+            return Err(StatementError::SubjectDigest { name, source: super::DigestError::Algorithm });
+        }
         let predicate = if wire.predicate.is_null() { Value::Object(Map::new()) } else { wire.predicate };
         Self::new(subjects, &wire.predicate_type, predicate)
     }
