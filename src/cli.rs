@@ -72,7 +72,13 @@ pub struct Global {
     #[arg(short, long, global = true, value_enum, default_value = "text")]
     pub output: Output,
     /// The service to ask. Plain http:// is accepted for loopback addresses alone.
-    #[arg(long, global = true, value_name = "URL", env = "COUNTERSIGN_SERVER", default_value = "https://127.0.0.1:8443")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "URL",
+        env = "COUNTERSIGN_SERVER",
+        default_value = "https://127.0.0.1:8443"
+    )]
     pub server: String,
     /// PEM certificates of the authority that vouches for the service. Default: the system's.
     #[arg(long, global = true, value_name = "FILE", env = "COUNTERSIGN_CA_FILE")]

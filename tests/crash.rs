@@ -83,6 +83,6 @@ async fn acknowledged_bundles_survive_kill_nine() {
         let logged = log.get_entry(v1::GetEntryRequest { index, ..Default::default() }).await.unwrap().into_inner();
         let parsed = verify::parse_bundle(&bundle).unwrap();
         let body = parsed.verification_material.tlog_entries[0].canonicalized_body.as_bytes().to_vec();
-        assert_eq!(logged.leaf, body, "entry {index} is what was acknowledged");
+        assert_eq!(logged.entry.unwrap().leaf, body, "entry {index} is what was acknowledged");
     }
 }

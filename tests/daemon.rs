@@ -46,12 +46,17 @@ impl Daemon {
         let data = dir.path().join("data");
         let kek = dir.path().join("kek");
         let made = run(&[
-            "init", "--data", data.to_str().unwrap(), "--host", HOST, "--kek-file", kek.to_str().unwrap(),
+            "init",
+            "--data",
+            data.to_str().unwrap(),
+            "--host",
+            HOST,
+            "--kek-file",
+            kek.to_str().unwrap(),
             "--generate-kek",
         ]);
         assert!(made.status.success(), "init: {}", text(&made));
-        let daemon =
-            Self { dir, public: free_port(), webhook: free_port(), operations: free_port(), child: None };
+        let daemon = Self { dir, public: free_port(), webhook: free_port(), operations: free_port(), child: None };
         for name in ["builder", "other"] {
             daemon.issue(name);
         }
@@ -107,9 +112,17 @@ roles = {ROLES}
     pub fn issue(&self, name: &str) -> (PathBuf, PathBuf) {
         let out = self.dir.path().join("clients");
         let made = run(&[
-            "trust", "issue-client", &format!("spiffe://{HOST}/{name}"), "--data", self.data().to_str().unwrap(),
-            "--kek-file", self.dir.path().join("kek").to_str().unwrap(), "--out", out.to_str().unwrap(),
-            "--days", "1",
+            "trust",
+            "issue-client",
+            &format!("spiffe://{HOST}/{name}"),
+            "--data",
+            self.data().to_str().unwrap(),
+            "--kek-file",
+            self.dir.path().join("kek").to_str().unwrap(),
+            "--out",
+            out.to_str().unwrap(),
+            "--days",
+            "1",
         ]);
         assert!(made.status.success(), "issue-client: {}", text(&made));
         self.client(name)
@@ -123,11 +136,7 @@ roles = {ROLES}
 
     /// Starts serving and waits until it is ready.
     pub fn start(&mut self) {
-        let log = fs::OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(self.dir.path().join("serve.log"))
-            .unwrap();
+        let log = fs::OpenOptions::new().create(true).append(true).open(self.dir.path().join("serve.log")).unwrap();
         let child = Command::new(binary())
             .args(["serve", "--config", self.config().to_str().unwrap()])
             .stdin(Stdio::null())
@@ -185,10 +194,7 @@ roles = {ROLES}
         let tls = ClientTlsConfig::new()
             .domain_name("localhost")
             .ca_certificate(Certificate::from_pem(fs::read(self.ca()).unwrap()))
-            .identity(Identity::from_pem(
-                fs::read(certificate).unwrap(),
-                fs::read(key).unwrap(),
-            ));
+            .identity(Identity::from_pem(fs::read(certificate).unwrap(), fs::read(key).unwrap()));
         Channel::from_shared(format!("https://127.0.0.1:{}", self.public))
             .unwrap()
             .tls_config(tls)?

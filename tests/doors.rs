@@ -74,13 +74,24 @@ impl House {
 
     fn deployed(&self, tag: &str, digest: &Digest, healthy: bool) {
         let image = self.image(tag, Some(digest));
-        let record = ["deployment", "record", "--service", "shop", "--environment", "production", "--image", &image,
-            "--status", "live"];
+        let record = [
+            "deployment",
+            "record",
+            "--service",
+            "shop",
+            "--environment",
+            "production",
+            "--image",
+            &image,
+            "--status",
+            "live",
+        ];
         let output = self.daemon.cli("builder", &record);
         assert_eq!(code(&output), 0, "deployment: {}", text(&output));
         let flag = if healthy { "--healthy" } else { "--unhealthy" };
         let digest = digest.to_string();
-        let report = ["health", "report", "--service", "shop", "--environment", "production", "--digest", &digest, flag];
+        let report =
+            ["health", "report", "--service", "shop", "--environment", "production", "--digest", &digest, flag];
         let output = self.daemon.cli("builder", &report);
         assert_eq!(code(&output), 0, "health: {}", text(&output));
     }

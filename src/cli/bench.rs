@@ -161,9 +161,17 @@ fn machine() -> String {
     let cpus = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
     let model = read("/proc/cpuinfo")
         .lines()
-        .find_map(|line| line.strip_prefix("model name").and_then(|rest| rest.split_once(": ")).map(|(_, name)| name.to_owned()))
+        .find_map(|line| {
+            line.strip_prefix("model name").and_then(|rest| rest.split_once(": ")).map(|(_, name)| name.to_owned())
+        })
         .unwrap_or_else(|| "unknown processor".to_owned());
-    let memory = read("/proc/meminfo").lines().next().unwrap_or_default().split_whitespace().nth(1).map_or(0, |kib| kib.parse::<u64>().unwrap_or(0) / 1024 / 1024);
+    let memory = read("/proc/meminfo")
+        .lines()
+        .next()
+        .unwrap_or_default()
+        .split_whitespace()
+        .nth(1)
+        .map_or(0, |kib| kib.parse::<u64>().unwrap_or(0) / 1024 / 1024);
     format!("{cpus} x {model}, {memory} GiB, load generator on the same machine")
 }
 
@@ -185,7 +193,8 @@ pub async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
     std::fs::create_dir_all(&args.out).with_context(|| format!("cannot make {}", args.out.display()))?;
     let path = args.out.join(format!("{name}.json"));
     let json = serde_json::json!({ "name": name, "machine": machine(), "runs": runs });
-    std::fs::write(&path, serde_json::to_vec_pretty(&json)?).with_context(|| format!("cannot write {}", path.display()))?;
+    std::fs::write(&path, serde_json::to_vec_pretty(&json)?)
+        .with_context(|| format!("cannot write {}", path.display()))?;
     super::print(&format!("written to {}\n", path.display()))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -120,7 +120,10 @@ async fn log(args: &Args) -> anyhow::Result<Vec<Run>> {
             }
         }
     };
-    let fsyncs = { let log = log.clone(); move || log.stats().fsyncs };
+    let fsyncs = {
+        let log = log.clone();
+        move || log.stats().fsyncs
+    };
     let (mut runs, mut base) = (Vec::new(), 0);
     for callers in [1, 16, 256, 4_096] {
         let (call, offset) = (call.clone(), base);
@@ -233,7 +236,12 @@ async fn rollback(args: &Args, global: &Global) -> anyhow::Result<Vec<Run>> {
             Ok(())
         }
     };
-    let cold = Load { label: "cold registry, 1 caller".to_owned(), callers: 1, rate: None, time: Duration::from_secs(args.seconds) };
+    let cold = Load {
+        label: "cold registry, 1 caller".to_owned(),
+        callers: 1,
+        rate: None,
+        time: Duration::from_secs(args.seconds),
+    };
     let warm = Load { label: "warm, open loop, 20/s".to_owned(), callers: 16, rate: Some(20.0), ..cold.clone() };
     let fsyncs = fsyncs_of(args);
     let warm_call = call.clone();

@@ -51,7 +51,9 @@ pub async fn connect(global: &Global) -> anyhow::Result<Service> {
     let endpoint = match uri.scheme_str() {
         Some("https") => endpoint.tls_config(tls(global)?).context("TLS settings cannot be used")?,
         Some("http") if is_loopback(uri.host().unwrap_or_default()) => endpoint,
-        Some("http") => bail!("plain http:// is accepted for loopback addresses alone; use https:// for {}", global.server),
+        Some("http") => {
+            bail!("plain http:// is accepted for loopback addresses alone; use https:// for {}", global.server)
+        }
         _ => bail!("--server {:?} needs https:// in front", global.server),
     };
     let channel = endpoint.connect().await.map_err(|error| cannot_reach(&global.server, error))?;
@@ -72,7 +74,8 @@ fn cannot_reach(server: &str, error: tonic::transport::Error) -> anyhow::Error {
 
 fn tls(global: &Global) -> anyhow::Result<ClientTlsConfig> {
     let read = |path: &std::path::Path| {
-        std::fs::read(path).with_context(|| format!("cannot read {}; check the path and its permissions", path.display()))
+        std::fs::read(path)
+            .with_context(|| format!("cannot read {}; check the path and its permissions", path.display()))
     };
     let mut tls = ClientTlsConfig::new();
     tls = match &global.ca_file {
@@ -91,7 +94,8 @@ fn token(global: &Global) -> anyhow::Result<Option<MetadataValue<Ascii>>> {
     let token = match (&global.token, &global.token_file) {
         (Some(token), None) => token.expose().to_owned(),
         (None, Some(path)) => {
-            let text = std::fs::read_to_string(path).with_context(|| format!("cannot read the token in {}", path.display()))?;
+            let text = std::fs::read_to_string(path)
+                .with_context(|| format!("cannot read the token in {}", path.display()))?;
             text.trim().to_owned()
         }
         (None, None) => return Ok(None),

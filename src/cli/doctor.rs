@@ -71,11 +71,17 @@ fn examine(config: &Config, now: Timestamp) -> Vec<Finding> {
     let mut findings = vec![finding("configuration", Ok(()), |()| "is valid".to_owned())];
     let data = config.data.display();
     findings.push(match std::fs::metadata(&config.data) {
-        Ok(metadata) if metadata.permissions().mode() & 0o077 != 0 => {
-            Finding { state: State::Warn, what: "data directory", text: format!("{data} is open to others; chmod 700 {data}") }
-        }
+        Ok(metadata) if metadata.permissions().mode() & 0o077 != 0 => Finding {
+            state: State::Warn,
+            what: "data directory",
+            text: format!("{data} is open to others; chmod 700 {data}"),
+        },
         Ok(_) => Finding { state: State::Ok, what: "data directory", text: data.to_string() },
-        Err(error) => Finding { state: State::Fail, what: "data directory", text: format!("{data}: {error}; run `countersign init`") },
+        Err(error) => Finding {
+            state: State::Fail,
+            what: "data directory",
+            text: format!("{data}: {error}; run `countersign init`"),
+        },
     });
     let keyring = config
         .kek_source()
@@ -87,7 +93,11 @@ fn examine(config: &Config, now: Timestamp) -> Vec<Finding> {
             let left = expires.duration_since(now);
             if left < SignedDuration::from_hours(24 * 60) {
                 let state = if left.is_negative() { State::Fail } else { State::Warn };
-                findings.push(Finding { state, what: "expiry", text: format!("{name} expires at {expires}; plan its renewal") });
+                findings.push(Finding {
+                    state,
+                    what: "expiry",
+                    text: format!("{name} expires at {expires}; plan its renewal"),
+                });
             }
         }
     }
@@ -104,14 +114,14 @@ fn examine(config: &Config, now: Timestamp) -> Vec<Finding> {
             finding("policy", parsed, |policies| format!("{} ({})", path.display(), policies.digest()))
         }
     });
-    for (what, address) in [
-        ("public", config.listen.public),
-        ("webhook", config.listen.webhook),
-        ("operations", config.listen.operations),
-    ] {
+    for (what, address) in
+        [("public", config.listen.public), ("webhook", config.listen.webhook), ("operations", config.listen.operations)]
+    {
         findings.push(match TcpStream::connect_timeout(&address, Duration::from_secs(2)) {
             Ok(_) => Finding { state: State::Ok, what, text: format!("{address} answers") },
-            Err(error) => Finding { state: State::Warn, what, text: format!("{address}: {error}; is the service running?") },
+            Err(error) => {
+                Finding { state: State::Warn, what, text: format!("{address}: {error}; is the service running?") }
+            }
         });
     }
     findings

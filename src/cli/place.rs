@@ -30,7 +30,9 @@ pub(super) fn split(text: &str) -> anyhow::Result<(String, String)> {
 pub(super) fn recorded(global: &Global, what: &str, entry: Option<v1::LogRef>) -> anyhow::Result<ExitCode> {
     let entry = entry.context("the service answered without a log entry")?;
     match global.output {
-        Output::Json => print(&format!("{}\n", json!({"recorded": what, "origin": entry.origin, "index": entry.index})))?,
+        Output::Json => {
+            print(&format!("{}\n", json!({"recorded": what, "origin": entry.origin, "index": entry.index})))?
+        }
         Output::Text => print(&format!("recorded {what}\n  log  {}#{}\n", entry.origin, entry.index))?,
     }
     Ok(ExitCode::SUCCESS)

@@ -67,9 +67,7 @@ pub async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
     let (target, how) = match args.what {
         What::Artifact { digest, how } => (Target::Artifact(digest.to_string()), how),
         What::Key { key, how } => (Target::Key(key.to_string()), how),
-        What::Identity { subject, issuer, how } => {
-            (Target::Identity(v1::SigningIdentity { subject, issuer }), how)
-        }
+        What::Identity { subject, issuer, how } => (Target::Identity(v1::SigningIdentity { subject, issuer }), how),
     };
     let request =
         v1::RevokeRequest { target: Some(target), since: how.since, reason: how.reason, dry_run: how.dry_run };
@@ -91,7 +89,11 @@ pub async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
                 Some(entry) => format!("revoked\n  log  {}#{}\n", entry.origin, entry.index),
                 None => "nothing was written (--dry-run)\n".to_owned(),
             };
-            out += &format!("it hits {} revisions{}\n", answer.hits.len(), if answer.truncated { " and more" } else { "" });
+            out += &format!(
+                "it hits {} revisions{}\n",
+                answer.hits.len(),
+                if answer.truncated { " and more" } else { "" }
+            );
             for hit in &answer.hits {
                 let state = if hit.running { "RUNS NOW" } else { "could be gone back to" };
                 out += &format!("  {}@{}  {}  {state}\n", hit.service, hit.environment, hit.digest);

@@ -81,7 +81,8 @@ async fn check(args: Check, global: &Global) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::from(2));
         }
     };
-    let answer = RollbackServiceClient::new(client).check_rollback(request).await.map_err(client::explain)?.into_inner();
+    let answer =
+        RollbackServiceClient::new(client).check_rollback(request).await.map_err(client::explain)?.into_inner();
     match global.output {
         Output::Json => {
             let readiness: Value = serde_json::from_slice(&answer.readiness).context("the readiness is not JSON")?;

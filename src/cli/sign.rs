@@ -81,7 +81,8 @@ pub(super) fn report(
             })
         ))?,
         Output::Text => {
-            let mut out = format!("signed {text}\n  digest  {}\n  log     {}#{}\n", subject.digest(), entry.origin, entry.index);
+            let mut out =
+                format!("signed {text}\n  digest  {}\n  log     {}#{}\n", subject.digest(), entry.origin, entry.index);
             if let Some(path) = &path {
                 out += &format!("  bundle  {}\n", path.display());
             }

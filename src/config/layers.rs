@@ -55,8 +55,10 @@ fn read(file: Option<&Path>, data: Option<&Path>) -> Result<Table, ConfigError> 
         Err(error) => return Err(error),
     };
     // Typed once from the text, because those errors name line and column.
-    toml::from_str::<Config>(&text)
-        .map_err(|source| ConfigError::File { path: path.clone(), message: source.to_string().trim_end().to_owned() })?;
+    toml::from_str::<Config>(&text).map_err(|source| ConfigError::File {
+        path: path.clone(),
+        message: source.to_string().trim_end().to_owned(),
+    })?;
     toml::from_str(&text).map_err(|source| ConfigError::File { path, message: one_line(&source) })
 }
 

@@ -63,11 +63,7 @@ impl SigningFace {
         let (mut attached, mut attach_error) = (String::new(), String::new());
         for (image, digest) in &job.attach_to {
             let deadline = Instant::now() + ATTACH_TIME;
-            match self
-                .signing
-                .attach(&image.name, digest, &signed.bundle, &job.predicate_type, now, deadline)
-                .await
-            {
+            match self.signing.attach(&image.name, digest, &signed.bundle, &job.predicate_type, now, deadline).await {
                 Ok(manifest) => attached = manifest.to_string(),
                 Err(error) => {
                     tracing::warn!(image = %image, %error, "bundle was not attached");
@@ -230,9 +226,7 @@ fn attest_job(request: v1::AttestRequest) -> Result<Job, Status> {
 fn subjects(subjects: Vec<v1::Subject>) -> Result<Vec<Subject>, Status> {
     subjects
         .into_iter()
-        .map(|subject| {
-            Ok(Subject { digest: convert::digest("subjects.digest", &subject.digest)?, name: subject.name })
-        })
+        .map(|subject| Ok(Subject { digest: convert::digest("subjects.digest", &subject.digest)?, name: subject.name }))
         .collect()
 }
 

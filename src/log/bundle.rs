@@ -31,8 +31,7 @@ impl Log {
     pub fn bundle(&self, index: u64) -> Result<Vec<u8>, LogError> {
         let entry = self.entry(index)?;
         let payload = entry.payload.filter(|payload| !payload.is_empty()).ok_or(LogError::NoPayload(index))?;
-        let unlogged =
-            verify::parse_bundle(&payload).map_err(|source| LogError::Bundle(index, source.to_string()))?;
+        let unlogged = verify::parse_bundle(&payload).map_err(|source| LogError::Bundle(index, source.to_string()))?;
         self.complete(unlogged, entry.leaf, &self.receipt(index)?)
     }
 }

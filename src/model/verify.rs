@@ -172,11 +172,7 @@ pub fn verify_with_key(bundle: &[u8], subject: &Digest, root: &TrustedRoot, key:
     let id = Digest::of(key.as_bytes());
     let result = root
         .verifier()
-        .verify(
-            Sha256Hash::new(*subject.as_bytes()),
-            &parsed,
-            &PublicKeyVerificationPolicy::new(key),
-        )
+        .verify(Sha256Hash::new(*subject.as_bytes()), &parsed, &PublicKeyVerificationPolicy::new(key))
         .map_err(rejection)?;
     admit(&parsed, bundle, subject, root, &result, Signer::Key(id), id)
 }
@@ -252,9 +248,9 @@ fn rejection(error: SigstoreError) -> Rejection {
     match error {
         SigstoreError::SignatureInvalid(_) => Rejection::Signature(text),
         SigstoreError::ArtifactMismatch(_) | SigstoreError::UnsupportedArtifact(_) => Rejection::Subject(text),
-        SigstoreError::Certificate(_) | SigstoreError::IdentityMismatch { .. } | SigstoreError::IssuerMismatch { .. } => {
-            Rejection::Certificate(text)
-        }
+        SigstoreError::Certificate(_)
+        | SigstoreError::IdentityMismatch { .. }
+        | SigstoreError::IssuerMismatch { .. } => Rejection::Certificate(text),
         SigstoreError::TransparencyLog(_) => Rejection::Log(text),
         SigstoreError::Timestamp(_) => Rejection::Timestamp(text),
         SigstoreError::UnsupportedBundle(_) => Rejection::Unsupported(text),

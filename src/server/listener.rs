@@ -83,9 +83,9 @@ impl Listener {
         tls: Option<Arc<ServerTls>>,
         bounds: Bounds,
     ) -> anyhow::Result<Self> {
-        let socket = TcpListener::bind(address).await.with_context(|| {
-            format!("cannot listen on {address}; free it, or set another address as listen.{name}")
-        })?;
+        let socket = TcpListener::bind(address)
+            .await
+            .with_context(|| format!("cannot listen on {address}; free it, or set another address as listen.{name}"))?;
         let address = socket.local_addr().context("cannot read the address that is listened on")?;
         Ok(Self { name, socket, address, tls, bounds })
     }

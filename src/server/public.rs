@@ -57,10 +57,8 @@ fn services(config: &Config, parts: &Parts, clock: Clock) -> anyhow::Result<Rout
         roots: parts.roots.clone(),
         clock,
     };
-    let admission = v1::admission_service_server::AdmissionServiceServer::new(Face::new(
-        Arc::clone(&parts.admission),
-        clock,
-    ));
+    let admission =
+        v1::admission_service_server::AdmissionServiceServer::new(Face::new(Arc::clone(&parts.admission), clock));
     let trust = Trust::new(Arc::clone(&parts.keyring), base_url(config, parts), clock);
     Ok(Routes::new(health_service)
         .add_service(reflection)

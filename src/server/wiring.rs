@@ -7,9 +7,7 @@ use axum::Router;
 use jiff::Timestamp;
 use tokio::sync::Semaphore;
 
-use super::{
-    Authenticate, Certificates, Clock, Middleware, Readiness, ServerTls, Stopping, operations, public, tls,
-};
+use super::{Authenticate, Certificates, Clock, Middleware, Readiness, ServerTls, Stopping, operations, public, tls};
 use crate::{
     admission::Admission,
     config::Config,

@@ -7,8 +7,7 @@ use sigstore_types::DerPublicKey;
 
 use super::{
     API_VERSION, Age, Approvals, Check, Dimensions, Globs, Ignored, NoMatch, Policy, PolicyError, Predicate,
-    Provenance, Require, Rule, Scope, Severity, SignerRule, Signers, Text, Vsa, VulnerabilityLimits, Who,
-    document,
+    Provenance, Require, Rule, Scope, Severity, SignerRule, Signers, Text, Vsa, VulnerabilityLimits, Who, document,
 };
 use crate::model::{Digest, limits, predicate};
 
