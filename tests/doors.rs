@@ -72,6 +72,21 @@ impl House {
         assert!(text(&output).contains(word), "{word} in: {}", text(&output));
     }
 
+    /// Attests a fresh scan without findings.
+    fn scan(&self, tag: &str, digest: &Digest) {
+        let now = jiff::Timestamp::now();
+        let scan = json!({
+            "scanner": {"uri": "https://scanner.test", "version": "1", "result": [],
+                "db": {"uri": "https://db.test", "version": "1", "lastUpdate": now}},
+            "metadata": {"scanStartedOn": now, "scanFinishedOn": now}});
+        let path = self.daemon.path().join("scan.json");
+        std::fs::write(&path, scan.to_string()).unwrap();
+        let image = self.image(tag, Some(digest));
+        let attest = ["attest", "--type", "vuln", "--predicate", path.to_str().unwrap(), &image];
+        let output = self.daemon.cli("builder", &attest);
+        assert_eq!(code(&output), 0, "attest: {}", text(&output));
+    }
+
     fn deployed(&self, tag: &str, digest: &Digest, healthy: bool) {
         let image = self.image(tag, Some(digest));
         let record = [
@@ -132,7 +147,9 @@ async fn the_gate_admits_what_was_signed_and_says_why_not() {
     house.assert_admit(&house.image("v1", Some(&signed)), 0, &signed.to_string());
     house.assert_admit(&house.image("v1", None), 2, "REGISTRY_UNAVAILABLE");
     // Known to nobody, and the registry might know: could not tell, not a no.
-    house.assert_admit(&house.image("dev", Some(&unsigned)), 2, "REGISTRY_UNAVAILABLE");
+    let unseen = Digest::of(b"nobody looked at it before");
+    assert_ne!(unseen, unsigned);
+    house.assert_admit(&house.image("dev", Some(&unseen)), 2, "REGISTRY_UNAVAILABLE");
 }
 
 /// SAFE for a healthy earlier revision, UNSAFE when a layer is gone or it was revoked, UNKNOWN when the registry is down.
@@ -144,6 +161,7 @@ async fn the_rollback_question_has_three_answers() {
     let v2 = house.registry.push_image("shop/app", "v2", &[b"the layer of v2"]).await;
     for (tag, digest, healthy) in [("v1", &v1, true), ("v2", &v2, false)] {
         house.sign("builder", tag, digest);
+        house.scan(tag, digest);
         house.deployed(tag, digest, healthy);
     }
     let safe = house.assert_rollback(0, "SAFE", &v1.to_string());

@@ -7,7 +7,7 @@ use std::{fs, path::Path, process::ExitCode};
 
 use clap::Parser;
 use countersign::{
-    cli::{Global, Output, policy, verify},
+    cli::{policy, verify},
     model::Digest,
 };
 

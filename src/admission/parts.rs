@@ -75,7 +75,7 @@ impl Parts {
             }),
             gather: Box::new(move |digest, image, now, deadline| {
                 let evidence = Arc::clone(&evidence);
-                Box::pin(async move { evidence.gather(&digest, Some(&image), now, deadline).await })
+                Box::pin(async move { Box::pin(evidence.gather(&digest, Some(&image), now, deadline)).await })
             }),
             judge: Box::new(move |question, evidence| judge(&policies, question, evidence, &revocations.revocations())),
             record: Box::new(move |deployment, now| {

@@ -17,7 +17,7 @@ use crate::model::limits;
 /// How long connecting may take.
 const CONNECT_TIME: Duration = Duration::from_secs(5);
 /// How long one call may take.
-const CALL_TIME: Duration = Duration::from_secs(60);
+const CALL_TIME: Duration = Duration::from_mins(1);
 
 /// Adds the bearer token, if there is one.
 #[derive(Clone)]

@@ -31,7 +31,7 @@ pub(super) fn recorded(global: &Global, what: &str, entry: Option<v1::LogRef>) -
     let entry = entry.context("the service answered without a log entry")?;
     match global.output {
         Output::Json => {
-            print(&format!("{}\n", json!({"recorded": what, "origin": entry.origin, "index": entry.index})))?
+            print(&format!("{}\n", json!({"recorded": what, "origin": entry.origin, "index": entry.index})))?;
         }
         Output::Text => print(&format!("recorded {what}\n  log  {}#{}\n", entry.origin, entry.index))?,
     }

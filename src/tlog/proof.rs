@@ -191,7 +191,7 @@ pub fn check_consistency(
     let mut steps = proof.iter();
     let first = if from.is_power_of_two() { from_root } else { steps.next().ok_or(ProofError::Length)? };
     let shift = (from - 1).trailing_ones();
-    let (mut at, mut last) = (from - 1 >> shift, to - 1 >> shift);
+    let (mut at, mut last) = ((from - 1) >> shift, (to - 1) >> shift);
     let (mut old, mut new) = (*first, *first);
     for step in steps {
         if last == 0 {
