@@ -137,7 +137,7 @@ impl Rollback {
     }
 
     async fn candidate(&self, frame: &Frame, revision: Revision) -> Candidate {
-        let target = self.collector.from_log(frame, revision.digest, Some(revision.clone())).await;
+        let target = self.collector.recorded(frame, revision.digest, Some(revision.clone())).await;
         let readiness = readiness::assess(&frame.facts(target), &self.settings.rules);
         let stands = |check: &Check| check.severity == Severity::Blocker && check.code != Code::RegistryUnavailable;
         let obstacles = readiness.checks.into_iter().filter(stands).collect();

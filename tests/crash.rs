@@ -51,7 +51,7 @@ async fn acknowledged_bundles_survive_kill_nine() {
         daemon.start();
         let stop = AtomicBool::new(false);
         let before = ledger.lock().unwrap().len();
-        let wanted = before + 20 + usize::from(u8::try_from(Digest::of(&rounds.to_be_bytes()).as_bytes()[0]).unwrap());
+        let wanted = before + 20 + usize::from(Digest::of(&rounds.to_be_bytes()).as_bytes()[0]);
         let pid = daemon.pid();
         let killer = async {
             // The moment of the kill is wherever the callers are when this many answers have come.

@@ -68,16 +68,16 @@ impl Daemon {
     pub fn configure(&self, policy: Option<&str>, extra: &str) {
         let policy_line = policy.map_or(String::new(), |policy| {
             fs::write(self.dir.path().join("policy.yaml"), policy).unwrap();
-            format!("[policy]\nfile = {:?}\n", self.dir.path().join("policy.yaml"))
+            format!("[policy]\nfile = '{}'\n", self.dir.path().join("policy.yaml").display())
         });
         let config = format!(
-            r#"data = {data:?}
+            r#"data = '{data}'
 [listen]
 public = "127.0.0.1:{public}"
 webhook = "127.0.0.1:{webhook}"
 operations = "127.0.0.1:{operations}"
 [kek]
-file = {kek:?}
+file = '{kek}'
 {policy_line}
 [identity]
 mtls_issuer = "https://countersign.test/clients"
@@ -87,8 +87,8 @@ subject = "spiffe://countersign.test/*"
 roles = {ROLES}
 {extra}
 "#,
-            data = self.data(),
-            kek = self.dir.path().join("kek"),
+            data = self.data().display(),
+            kek = self.dir.path().join("kek").display(),
             public = self.public,
             webhook = self.webhook,
             operations = self.operations,
@@ -145,7 +145,7 @@ roles = {ROLES}
             .spawn()
             .unwrap();
         self.child = Some(child);
-        let deadline = Instant::now() + Duration::from_secs(60);
+        let deadline = Instant::now() + Duration::from_mins(1);
         while !self.ready() {
             let child = self.child.as_mut().unwrap();
             if let Some(status) = child.try_wait().unwrap() {

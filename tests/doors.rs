@@ -155,7 +155,7 @@ async fn the_gate_admits_what_was_signed_and_says_why_not() {
 /// SAFE for a healthy earlier revision, UNSAFE when a layer is gone or it was revoked, UNKNOWN when the registry is down.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_rollback_question_has_three_answers() {
-    let Some(mut house) = House::build().await else { return };
+    let Some(house) = House::build().await else { return };
     let layer = b"the layer of v1".as_slice();
     let v1 = house.registry.push_image("shop/app", "v1", &[layer]).await;
     let v2 = house.registry.push_image("shop/app", "v2", &[b"the layer of v2"]).await;

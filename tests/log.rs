@@ -323,9 +323,12 @@ async fn after_a_failed_step_the_log_stops_writing_and_restart_decides() {
         Log::create(&dir, ORIGIN, public(1), signer(1)).unwrap();
         let armed = Arc::new(AtomicBool::new(false));
         let trigger = Arc::clone(&armed);
-        let fault = move |at: Step| match trigger.load(Ordering::SeqCst) && at == step {
-            true => Err(io::Error::other("the disk is gone")),
-            false => Ok(()),
+        let fault = move |at: Step| {
+            if trigger.load(Ordering::SeqCst) && at == step {
+                Err(io::Error::other("the disk is gone"))
+            } else {
+                Ok(())
+            }
         };
         let options = Options { fault: Some(Arc::new(fault)), ..Options::default() };
         let log = Log::open(&dir, public(1), signer(1), options).unwrap();

@@ -27,7 +27,7 @@ enum Cli {
 }
 
 async fn run(line: &[&str]) -> ExitCode {
-    let global = <countersign::cli::Cli as clap::Parser>::try_parse_from(["countersign", "doctor"]).unwrap().global;
+    let global = <countersign::cli::Cli as Parser>::try_parse_from(["countersign", "doctor"]).unwrap().global;
     match Cli::parse_from([&["countersign"], line].concat()) {
         Cli::Verify(args) => verify::run(args, &global).await.unwrap(),
         Cli::Policy(args) => policy::run(args, &global).await.unwrap(),

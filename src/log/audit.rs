@@ -150,7 +150,9 @@ impl<'a> Audit<'a> {
             }
             Ok(())
         })?;
-        wrong.into_iter().for_each(|finding| self.find(finding));
+        for finding in wrong {
+            self.find(finding);
+        }
         self.frontier = delta.frontier();
         self.root = delta.edge().root();
         Ok(u64::try_from(hashes.len()).unwrap_or(count))

@@ -150,8 +150,7 @@ fn identity(certificate: &[u8]) -> Option<Identity> {
     let certificate = Certificate::from_der(certificate).ok()?;
     let (_, names) = certificate.tbs_certificate.get::<SubjectAltName>().ok()??;
     let subject = names.0.iter().find_map(|name| match name {
-        GeneralName::Rfc822Name(name) => Some(name.to_string()),
-        GeneralName::UniformResourceIdentifier(name) => Some(name.to_string()),
+        GeneralName::Rfc822Name(name) | GeneralName::UniformResourceIdentifier(name) => Some(name.to_string()),
         _ => None,
     })?;
     let extensions = certificate.tbs_certificate.extensions.as_ref()?;

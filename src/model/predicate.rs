@@ -110,11 +110,10 @@ fn shape(predicate_type: &str) -> &'static [(&'static str, Wanted)] {
             ("metadata.scanFinishedOn", Wanted::Time),
         ],
         TEST_RESULT => &[("result", TEST_OUTCOME), ("configuration", Wanted::List)],
-        DEPLOYMENT => &[("service", Wanted::Text), ("environment", Wanted::Text)],
+        DEPLOYMENT | APPROVAL => &[("service", Wanted::Text), ("environment", Wanted::Text)],
         HEALTH => {
             &[("service", Wanted::Text), ("environment", Wanted::Text), ("healthy", Wanted::OneOf(&[], "a boolean"))]
         }
-        APPROVAL => &[("service", Wanted::Text), ("environment", Wanted::Text)],
         REVOCATION => &[
             ("kind", Wanted::OneOf(&["artifact", "key", "identity"], "artifact, key or identity")),
             ("since", Wanted::Time),

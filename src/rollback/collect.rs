@@ -65,7 +65,7 @@ impl Collector {
     }
 
     /// What the log alone says.
-    pub(super) async fn from_log(&self, frame: &Frame, digest: Digest, revision: Option<Revision>) -> TargetFacts {
+    pub(super) async fn recorded(&self, frame: &Frame, digest: Digest, revision: Option<Revision>) -> TargetFacts {
         let image = image_of(revision.as_ref(), digest);
         let evidence = self.evidence.from_log(&digest, image.as_ref(), frame.now).await;
         let judged = evidence.map_err(|error| error.to_string()).map(|evidence| {

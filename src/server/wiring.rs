@@ -85,12 +85,11 @@ pub(super) async fn open(config: &Config, clock: Clock) -> anyhow::Result<Parts>
         roots.push(Arc::new(root));
     }
     let evidence = Arc::new(EvidenceService::new(log.clone(), registry.clone(), roots.clone(), &config.evidence));
-    let policies = match &config.policy.file {
-        Some(path) => PolicySet::parse(&read(path)?).with_context(|| format!("in {}", path.display()))?,
-        None => {
-            tracing::warn!("no policy is configured ([policy] file): nothing will be admitted");
-            PolicySet::parse(NO_POLICY)?
-        }
+    let policies = if let Some(path) = &config.policy.file {
+        PolicySet::parse(&read(path)?).with_context(|| format!("in {}", path.display()))?
+    } else {
+        tracing::warn!("no policy is configured ([policy] file): nothing will be admitted");
+        PolicySet::parse(NO_POLICY)?
     };
     let policies = Arc::new(policies);
     let release = {
@@ -145,15 +144,14 @@ fn server_tls(config: &Config, keyring: &Keyring, now: Timestamp) -> anyhow::Res
         tracing::warn!("serving WITHOUT TLS (tls.plaintext_unsafe); on loopback alone");
         return Ok(None);
     }
-    let certificates = match (&config.tls.cert_file, &config.tls.key_file) {
-        (Some(chain), Some(key)) => Certificates::Files { chain: chain.clone(), key: key.clone() },
-        _ => {
-            let (chain, key) = keyring.tls_server(&config.tls.names, now)?;
-            Certificates::Issued { chain, key }
-        }
+    let certificates = if let (Some(chain), Some(key)) = (&config.tls.cert_file, &config.tls.key_file) {
+        Certificates::Files { chain: chain.clone(), key: key.clone() }
+    } else {
+        let (chain, key) = keyring.tls_server(&config.tls.names, now)?;
+        Certificates::Issued { chain, key }
     };
     let mut authorities = tls::parse_certificates(keyring.tls_ca_pem().as_bytes())?;
-    for path in config.identity.client_ca_file.iter() {
+    for path in &config.identity.client_ca_file {
         authorities.extend(tls::read_certificates(path)?);
     }
     Ok(Some(ServerTls::new(certificates, &authorities)?))
