@@ -117,7 +117,7 @@ fn refuse(reason: &str, replies: impl IntoIterator<Item = Reply>) {
 }
 
 /// What a batch added, if anything, and by request the index of each entry.
-type Committed = (Option<Arc<Delta>>, Vec<Vec<u64>>);
+type Batched = (Option<Arc<Delta>>, Vec<Vec<u64>>);
 
 impl Sequencer {
     /// Runs until the queue is closed and empty.
@@ -144,7 +144,7 @@ impl Sequencer {
     }
 
     /// Steps 2 to 4. Returns what the batch added and, by request, the index of each entry.
-    fn commit(&mut self, requests: &[Request]) -> Result<Committed, LogError> {
+    fn commit(&mut self, requests: &[Request]) -> Result<Batched, LogError> {
         let store = &self.shared.store;
         let old = self.snapshot.head.size;
         let (mut batch, mut hashes) = (Batch::default(), Vec::new());
