@@ -151,7 +151,7 @@ fn server_tls(config: &Config, keyring: &Keyring, now: Timestamp) -> anyhow::Res
         Certificates::Issued { chain, key }
     };
     let mut authorities = tls::parse_certificates(keyring.tls_ca_pem().as_bytes())?;
-    for path in &config.identity.client_ca_file {
+    if let Some(path) = &config.identity.client_ca_file {
         authorities.extend(tls::read_certificates(path)?);
     }
     Ok(Some(ServerTls::new(certificates, &authorities)?))
