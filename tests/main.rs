@@ -1,4 +1,4 @@
-//! All tests, in one binary: each module covers one capability. See `harness` for what they share.
+//! All tests, in one binary: each module covers one capability.
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 #![allow(
     missing_docs,
@@ -24,12 +24,10 @@
 )]
 
 mod admission;
-mod cli;
 mod crash;
 mod daemon;
 mod doors;
 mod fake_registry;
-mod harness;
 mod identity;
 mod interop;
 mod issuer;
