@@ -37,7 +37,6 @@ mod log;
 mod model;
 mod policy;
 mod registry;
-mod rollback;
 mod signing;
 mod tlog;
 mod verify;

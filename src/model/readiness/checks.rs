@@ -155,7 +155,7 @@ fn history(facts: &Facts) -> Vec<Check> {
             check(Code::HealthUnknown, Severity::Blocker, "nobody reported whether it was healthy when it ran here")
                 .could_not_run()
                 .remedy(format!(
-                    "if you know that it was: `countersign health report {}@{} {} --healthy`",
+                    "if you know that it was: `countersign health report --service {} --environment {} --digest {} --healthy`",
                     facts.service, facts.environment, revision.digest
                 ))
                 .overridable(Role::Operator)
