@@ -151,15 +151,17 @@ fn history(facts: &Facts) -> Vec<Check> {
         }
         Some(report) => check(Code::UnhealthyLastTime, Severity::Passed, "it was reported healthy here")
             .rests_on([report.at.clone()]),
-        None => {
-            check(Code::HealthUnknown, Severity::Blocker, "nobody reported whether it was healthy when it ran here")
-                .could_not_run()
-                .remedy(format!(
-                    "if you know that it was: `countersign health report --service {} --environment {} --digest {} --healthy`",
-                    facts.service, facts.environment, revision.digest
-                ))
-                .overridable(Role::Operator)
-        }
+        None => check(
+            Code::HealthUnknown,
+            Severity::Blocker,
+            "nobody reported whether it was healthy when it ran here",
+        )
+        .could_not_run()
+        .remedy(format!(
+            "if you know that it was: `countersign health report --service {} --environment {} --digest {} --healthy`",
+            facts.service, facts.environment, revision.digest
+        ))
+        .overridable(Role::Operator),
     });
     if revision.status == Status::RolledBack {
         let found = check(Code::UnhealthyLastTime, Severity::Warning, "it was itself rolled back from before")
