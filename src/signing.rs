@@ -111,11 +111,6 @@ impl Signing {
             .collect()
     }
 
-    /// The bundle of a log entry with a fresh proof; JSON.
-    pub fn bundle_of(&self, index: u64) -> Result<Vec<u8>, SigningError> {
-        Ok(self.log.bundle(index)?)
-    }
-
     /// Attaches a bundle to its image; the digest of the referrer manifest.
     pub async fn attach(
         &self,

@@ -1,10 +1,10 @@
 //! What a command is about: a file, a digest, or an image, as typed on the command line.
 
-use std::{fs::File, io::Read, path::Path};
+use std::path::Path;
 
 use anyhow::{Context, bail};
-use sha2::{Digest as _, Sha256};
 
+use super::verify::digest_of_file;
 use crate::model::{Digest, ImageRef};
 
 /// A subject with its digest.
@@ -36,7 +36,10 @@ impl Subject {
         }
         let path = Path::new(text);
         if path.is_file() {
-            return Ok(Self::File { name: text.to_owned(), digest: digest_of_file(path)? });
+            return Ok(Self::File {
+                name: text.to_owned(),
+                digest: digest_of_file(path).with_context(|| format!("cannot read {text}"))?,
+            });
         }
         let image: ImageRef = text
             .parse()
@@ -65,19 +68,6 @@ impl Subject {
             }
             Self::Digest(_) => String::new(),
             Self::Image { image, .. } => image.tagged_name().unwrap_or_else(|| image.name.to_string()),
-        }
-    }
-}
-
-/// SHA-256 of a file, read in pieces.
-pub fn digest_of_file(path: &Path) -> anyhow::Result<Digest> {
-    let mut file = File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let (mut hasher, mut piece) = (Sha256::new(), vec![0; 1024 * 1024]);
-    loop {
-        let read = file.read(&mut piece).with_context(|| format!("cannot read {}", path.display()))?;
-        match piece.get(..read) {
-            Some([]) | None => return Ok(Digest::from_bytes(hasher.finalize().into())),
-            Some(bytes) => hasher.update(bytes),
         }
     }
 }

@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use sigstore_types::{
     Bundle, DerPublicKey, Sha256Hash, SignatureContent,
-    bundle::{KindVersion, TransparencyLogEntry, VerificationMaterialContent},
+    bundle::{KindVersion, TransparencyLogEntry},
 };
 use sigstore_verify::{Error as SigstoreError, PublicKeyVerificationPolicy, VerificationPolicy, VerificationResult};
 
@@ -236,11 +236,6 @@ pub fn unverified_statement(bundle: &Bundle) -> Result<Statement, Rejection> {
         }
         _ => Err(Rejection::Unsupported("the bundle has no envelope".to_owned())),
     }
-}
-
-/// Whether the bundle names a key rather than carrying a certificate.
-pub fn is_signed_by_key(bundle: &Bundle) -> bool {
-    matches!(bundle.verification_material.content, VerificationMaterialContent::PublicKey(_))
 }
 
 fn rejection(error: SigstoreError) -> Rejection {
