@@ -16,7 +16,10 @@ use countersign::{
 };
 use jiff::Timestamp;
 
-use crate::keys::{Content, ISSUER, builder, bundle, keyring, statement};
+use crate::{
+    daemon::{Daemon, text},
+    keys::{Content, ISSUER, builder, bundle, keyring, statement},
+};
 
 /// The `sigstore` command.
 fn sigstore() -> PathBuf {
@@ -139,4 +142,41 @@ fn openssl_takes_certificates_and_timestamps() {
         accepts(&openssl(dir.path(), &format!("{verify} -queryfile query{signer}")));
         refuses(&openssl(dir.path(), &format!("{verify} -data other{signer}")), "message imprint mismatch");
     }
+}
+
+/// The whole way: `countersign sign` against the running service, then sigstore-python with what `trust export` gave.
+#[test]
+fn a_file_that_the_command_signed_is_accepted_and_a_changed_byte_is_not() {
+    let mut daemon = Daemon::init(None, "");
+    daemon.start();
+    let dir = daemon.path();
+    let (file, bundle, trust) = (dir.join("tool"), dir.join("bundle.json"), dir.join("trust.json"));
+    fs::write(&file, b"a release").unwrap();
+    let (file_text, bundle_text) = (file.to_str().unwrap(), bundle.to_str().unwrap());
+    // Others signed before, so that the proof has hashes in it.
+    for _ in 0..3 {
+        assert!(daemon.cli("builder", &["sign", "--bundle", bundle_text, file_text]).status.success());
+    }
+    let exported = daemon.cli("builder", &["trust", "export", "--client-config", "--out", trust.to_str().unwrap()]);
+    assert!(exported.status.success(), "{}", text(&exported));
+    let identity = Identity {
+        subject: "spiffe://countersign.test/builder".to_owned(),
+        issuer: "https://countersign.test/clients".to_owned(),
+    };
+    let accepted = ask(dir, "tool", &identity);
+    assert!(accepted.status.success(), "{}", text(&accepted));
+
+    let stranger = Identity { subject: "spiffe://countersign.test/other".to_owned(), ..identity.clone() };
+    assert!(!ask(dir, "tool", &stranger).status.success(), "another identity");
+    fs::write(&file, b"a releasf").unwrap();
+    assert!(!ask(dir, "tool", &identity).status.success(), "one byte of the file");
+    fs::write(&file, b"a release").unwrap();
+    let original = fs::read_to_string(&bundle).unwrap();
+    let at = original.find("\"signature\":\"").unwrap() + 40;
+    let mut changed = original.clone().into_bytes();
+    changed[at] = if changed[at] == b'A' { b'B' } else { b'A' };
+    fs::write(&bundle, &changed).unwrap();
+    assert!(!ask(dir, "tool", &identity).status.success(), "one byte of the bundle");
+    fs::write(&bundle, original).unwrap();
+    assert!(ask(dir, "tool", &identity).status.success(), "it was the byte");
 }
