@@ -35,7 +35,7 @@ use crate::{
 };
 use queue::{Prepared, Queue, Request};
 use sequencer::Answer;
-pub use sequencer::{Fault, Step};
+pub use sequencer::{Damage, Fault, Skips, Step};
 pub use snapshot::Head;
 use snapshot::Snapshot;
 
@@ -187,6 +187,10 @@ pub struct Options {
     pub batch_bytes: usize,
     /// Where a test makes the log fail; `None` in production.
     pub fault: Option<Fault>,
+    /// Where a test breaks the memory of a batch; `None` in production.
+    pub damage: Option<Damage>,
+    /// What a negative control leaves out; nothing in production.
+    pub skips: Skips,
 }
 
 impl Default for Options {
@@ -197,6 +201,8 @@ impl Default for Options {
             batch_entries: 4096,
             batch_bytes: 32 * 1024 * 1024,
             fault: None,
+            damage: None,
+            skips: Skips::default(),
         }
     }
 }
@@ -207,6 +213,7 @@ impl fmt::Debug for Options {
             .field("queue_entries", &self.queue_entries)
             .field("batch_entries", &self.batch_entries)
             .field("fault", &self.fault.is_some())
+            .field("skips", &self.skips)
             .finish_non_exhaustive()
     }
 }
@@ -261,6 +268,8 @@ pub(crate) struct Shared {
     broken: OnceLock<String>,
     counters: Counters,
     fault: Option<Fault>,
+    damage: Option<Damage>,
+    skips: Skips,
 }
 
 impl Shared {
@@ -273,6 +282,8 @@ impl Shared {
             broken: OnceLock::new(),
             counters: Counters::default(),
             fault: options.fault,
+            damage: options.damage,
+            skips: options.skips,
         }
     }
 

@@ -26,7 +26,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rocksdb::{ColumnFamily, DB, Direction, ErrorKind, IteratorMode, ReadOptions, WriteBatch, WriteOptions};
+use rocksdb::{
+    ColumnFamily, DB, Direction, ErrorKind, IteratorMode, ReadOptions, WriteBatch, WriteBatchIteratorCf, WriteOptions,
+};
 
 use anchor::{Anchor, AnchorError};
 
@@ -89,6 +91,8 @@ const FAMILIES: [&str; 6] = [META, LEAVES, TILES, PAYLOADS, VIEWS, DEDUP];
 pub struct Store {
     db: DB,
     path: PathBuf,
+    /// How a batch names the column family of the leaves.
+    leaves_id: u32,
 }
 
 impl std::fmt::Debug for Store {
@@ -100,6 +104,15 @@ impl std::fmt::Debug for Store {
 /// Everything that one commit writes; nothing of it is there before [`Store::commit`], all of it after.
 #[derive(Default)]
 pub struct Batch(WriteBatch);
+
+impl Batch {
+    /// Lets `damage` change the finished batch's bytes, as broken memory would. For tests alone.
+    pub fn damage_unsafe(&mut self, damage: &dyn Fn(&mut [u8])) {
+        let mut bytes = self.0.data().to_vec();
+        damage(&mut bytes);
+        self.0 = WriteBatch::from_data(&bytes);
+    }
+}
 
 impl std::fmt::Debug for Batch {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -151,7 +164,7 @@ impl Store {
             options.create_missing_column_families(true);
             let families = options::families(&FAMILIES);
             let db = DB::open_cf_descriptors(&options, temporary.join(DATABASE), families)?;
-            let store = Self { db, path: temporary.clone() };
+            let store = Self::new(db, &temporary)?;
             let mut batch = Batch::default();
             store.put(&mut batch, META, b"format", FORMAT)?;
             let (size, root) = fill(&store, &mut batch)?;
@@ -205,7 +218,7 @@ impl Store {
     }
 
     fn checked(db: DB, path: &Path) -> Result<Self, StoreError> {
-        let store = Self { db, path: path.to_owned() };
+        let store = Self::new(db, path)?;
         match store.meta("format")? {
             Some(format) if format == FORMAT => Ok(store),
             Some(format) => {
@@ -215,6 +228,16 @@ impl Store {
             }
             None => Err(StoreError::Incomplete { path: path.to_owned(), problem: "it names no format".to_owned() }),
         }
+    }
+
+    fn new(db: DB, path: &Path) -> Result<Self, StoreError> {
+        let mut store = Self { db, path: path.to_owned(), leaves_id: 0 };
+        let mut probe = WriteBatch::default();
+        probe.put_cf(store.family(LEAVES)?, [], []);
+        let mut id = FamilyId::default();
+        probe.iterate_cf(&mut id);
+        store.leaves_id = id.0;
+        Ok(store)
     }
 
     fn family(&self, name: &str) -> Result<&ColumnFamily, StoreError> {
@@ -260,9 +283,24 @@ impl Store {
 
     /// Writes a batch, all or nothing, and syncs it to disk.
     pub fn commit(&self, batch: Batch) -> Result<(), StoreError> {
+        self.write(batch, true)
+    }
+
+    /// Writes a batch without syncing it: a crash of the machine may lose it. For negative controls alone.
+    pub fn commit_unsafe(&self, batch: Batch) -> Result<(), StoreError> {
+        self.write(batch, false)
+    }
+
+    fn write(&self, batch: Batch, sync: bool) -> Result<(), StoreError> {
         let mut options = WriteOptions::default();
-        options.set_sync(true);
+        options.set_sync(sync);
         Ok(self.db.write_opt(batch.0, &options)?)
+    }
+
+    /// Calls `visit` with index and bytes of every leaf of a finished batch, read back from the very bytes that
+    /// [`Store::commit`] will write.
+    pub fn each_leaf(&self, batch: &Batch, visit: impl FnMut(u64, &[u8])) {
+        batch.0.iterate_cf(&mut Leaves { family: self.leaves_id, visit });
     }
 
     /// A named value.
@@ -376,6 +414,40 @@ pub struct NewEntry<'a> {
     pub payload: &'a [u8],
     /// Row prefixes of the views.
     pub rows: &'a [Vec<u8>],
+}
+
+/// Visits the leaves of a batch.
+struct Leaves<F> {
+    family: u32,
+    visit: F,
+}
+
+impl<F: FnMut(u64, &[u8])> WriteBatchIteratorCf for Leaves<F> {
+    fn put_cf(&mut self, family: u32, key: &[u8], value: &[u8]) {
+        if family == self.family
+            && let Some(index) = u64_of(key)
+        {
+            (self.visit)(index, value);
+        }
+    }
+
+    fn delete_cf(&mut self, _family: u32, _key: &[u8]) {}
+
+    fn merge_cf(&mut self, _family: u32, _key: &[u8], _value: &[u8]) {}
+}
+
+/// The column family of the last row put into a batch.
+#[derive(Default)]
+struct FamilyId(u32);
+
+impl WriteBatchIteratorCf for FamilyId {
+    fn put_cf(&mut self, family: u32, _key: &[u8], _value: &[u8]) {
+        self.0 = family;
+    }
+
+    fn delete_cf(&mut self, _family: u32, _key: &[u8]) {}
+
+    fn merge_cf(&mut self, _family: u32, _key: &[u8], _value: &[u8]) {}
 }
 
 fn explain(path: &Path, source: rocksdb::Error) -> StoreError {

@@ -49,7 +49,7 @@ pub fn fsck(dir: &Path, progress: impl FnMut(u64, u64)) -> Result<Report, LogErr
     let head = opening::head_of(&store, &key)?;
     let mut audit = Audit::new(&store, &key, head);
     // The same check that opening makes: it holds the right edge against head and anchor.
-    if let Err(error) = opening::recover(&store, &key, &anchor) {
+    if let Err(error) = opening::recover(&store, &key, Some(&anchor)) {
         audit.find(error.to_string());
     }
     audit.run(Some(&anchor), progress)

@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    Inner, Log, LogError, Options, Shared,
+    Inner, Log, LogError, Options, Shared, Skips,
     sequencer::{Publisher, Sequencer},
     snapshot::{Head, Reader, Snapshot},
 };
@@ -96,9 +96,15 @@ fn partial_tiles(store: &Store, size: u64) -> Result<Vec<Vec<Hash>>, LogError> {
 }
 
 /// Rebuilds the published state from disk and holds it against head and anchor. Returns it with its frontier's hashes.
-pub(super) fn recover(store: &Store, key: &VerifierKey, anchor: &Anchor) -> Result<(Snapshot, Vec<Hash>), LogError> {
+pub(super) fn recover(
+    store: &Store,
+    key: &VerifierKey,
+    anchor: Option<&Anchor>,
+) -> Result<(Snapshot, Vec<Hash>), LogError> {
     let head = head_of(store, key)?;
-    if head.size < anchor.size() {
+    if let Some(anchor) = anchor
+        && head.size < anchor.size()
+    {
         return Err(LogError::Lost { found: head.size, acknowledged: anchor.size() });
     }
     let partial = partial_tiles(store, head.size)?;
@@ -110,7 +116,9 @@ pub(super) fn recover(store: &Store, key: &VerifierKey, anchor: &Anchor) -> Resu
             head.size
         )));
     }
-    if root_of(anchor.size(), &reader)? != *anchor.root() {
+    if let Some(anchor) = anchor
+        && root_of(anchor.size(), &reader)? != *anchor.root()
+    {
         return Err(LogError::Forked(anchor.size()));
     }
     match store.last_leaf()? {
@@ -132,8 +140,12 @@ pub(super) fn open(
     if *key.public() != public || key.verify(probe, &sign(probe)).is_err() {
         return Err(LogError::WrongKey);
     }
-    let (snapshot, frontier) = recover(&store, &key, &anchor)?;
-    if snapshot.head.size > anchor.size() {
+    let anchored = !options.skips.anchor_unsafe;
+    let (snapshot, frontier) = recover(&store, &key, anchored.then_some(&anchor))?;
+    if options.skips != Skips::default() {
+        tracing::error!(skips = ?options.skips, "the log runs WITHOUT some of its guards: it can lose or unsay entries");
+    }
+    if anchored && snapshot.head.size > anchor.size() {
         tracing::info!(
             anchor = anchor.size(),
             found = snapshot.head.size,
