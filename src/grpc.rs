@@ -4,6 +4,7 @@ pub mod admission;
 pub mod auth;
 pub mod convert;
 pub mod log;
+pub mod log_admin;
 pub mod release;
 pub mod rollback;
 pub mod signing;

@@ -12,7 +12,7 @@
 //!   ca-root.key  ca-root.pem            P-384, ten years; the key is needed only to renew the intermediate
 //!   ca.key       ca.pem                 P-384 intermediate, signs ten-minute certificates
 //!   sct.key      sct.pem                P-256, signs certificate timestamps
-//!   log.key      log.pem                Ed25519, signs checkpoints
+//!   log.key      log.pem                Ed25519, signs checkpoints; log-2, log-3 … of the logs that succeeded it
 //!   tsa-root.key tsa-root.pem           P-384; the key is needed only to renew the leaf
 //!   tsa.key      tsa.pem                P-256, signs RFC 3161 timestamps
 //!   tls-ca.key   tls-ca.pem             P-256, the local authority for TLS
@@ -32,7 +32,7 @@ mod vault;
 use std::{
     fmt,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, PoisonError, RwLock},
 };
 
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
@@ -42,7 +42,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use crate::model::Identity;
 pub use ec::EphemeralKey;
 pub use kek::{Kek, KekSource};
-pub use trust::{Public, check_host};
+pub use trust::{Public, PublicLog, check_host};
 
 use self::{cert::Authority, vault::Vault};
 
@@ -143,12 +143,38 @@ pub enum KeyError {
 
 /// All private keys of one instance, opened.
 pub struct Keyring {
-    public: Public,
-    trusted_root: String,
+    /// Replaced as a whole when a log is added.
+    current: RwLock<Arc<Current>>,
     ca: ca::Issuer,
     tsa: tsa::Stamper,
     tls: Authority,
-    log: LogKey,
+    host: String,
+}
+
+/// What changes when a log is succeeded by another one.
+struct Current {
+    public: Public,
+    trusted_root: Arc<str>,
+    /// By log, oldest first; never empty.
+    logs: Vec<LogKey>,
+}
+
+impl Current {
+    fn open(vault: &Vault<'_>) -> Result<Self, KeyError> {
+        let public = Public::from_vault(vault)?;
+        let mut logs = Vec::new();
+        for (number, known) in public.logs().iter().enumerate() {
+            let role = vault::log_role(number);
+            let pair = Ed25519KeyPair::from_pkcs8(&vault.key(&role)?)
+                .map_err(|_source| vault.damaged(&role, "is not an Ed25519 key"))?;
+            let log = LogKey { public: public_key(&pair)?, pair: Arc::new(pair) };
+            if log.public != known.key {
+                return Err(vault.damaged(&role, "does not fit its public key"));
+            }
+            logs.push(log);
+        }
+        Ok(Self { trusted_root: public.trusted_root().into(), public, logs })
+    }
 }
 
 impl Keyring {
@@ -180,11 +206,34 @@ impl Keyring {
         let sct = ec::EcKey::generate(ec::Curve::P256)?;
         vault.put_key("sct", sct.to_pkcs8()?.as_ref())?;
         vault.put_public("sct", "PUBLIC KEY", sct.spki())?;
-        let log = Ed25519KeyPair::generate().map_err(|_source| KeyError::Crypto("generate the log key"))?;
-        let pkcs8 = log.to_pkcs8v1().map_err(|_source| KeyError::Crypto("write the log key"))?;
-        vault.put_key("log", pkcs8.as_ref())?;
-        vault.put_public("log", "PUBLIC KEY", &trust::ed25519_spki(&public_key(&log)?))?;
+        let (secret, spki) = new_log_key()?;
+        vault.put_key("log", &secret)?;
+        vault.put_public("log", "PUBLIC KEY", &spki)?;
         vault.finish(host, from)
+    }
+
+    /// Makes a key for a log of the new origin that succeeds the present one, in `dir/keys`; from `now` on the trusted
+    /// root names both, the old one until now.
+    ///
+    /// # Errors
+    /// [`KeyError::Host`] for an origin that cannot be one or that an earlier log has.
+    pub fn add_log(&self, dir: &Path, kek: &Kek, origin: &str, now: Timestamp) -> Result<(), KeyError> {
+        check_host(origin)?;
+        let mut vault = Vault::open(dir, kek)?;
+        if self.current().public.logs().iter().any(|log| log.origin == origin) {
+            let problem = "a log of that name is there already; a new log needs a new name";
+            return Err(KeyError::Host { host: origin.to_owned(), problem });
+        }
+        let valid_from = Timestamp::from_second(now.as_second()).map_err(|_source| KeyError::Time(now))?;
+        let (secret, spki) = new_log_key()?;
+        vault.add_log(vault::Successor { origin: origin.to_owned(), valid_from }, &secret, &spki)?;
+        let renewed = Arc::new(Current::open(&vault)?);
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = renewed;
+        Ok(())
+    }
+
+    fn current(&self) -> Arc<Current> {
+        Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Opens the keys in `dir/keys`. The two root keys stay sealed: they are needed only for renewal.
@@ -193,26 +242,22 @@ impl Keyring {
     /// [`KeyError::Missing`], [`KeyError::HalfMade`], [`KeyError::WrongKek`], [`KeyError::Damaged`].
     pub fn open(dir: &Path, kek: &Kek) -> Result<Self, KeyError> {
         let vault = Vault::open(dir, kek)?;
-        let public = Public::from_vault(&vault)?;
+        let current = Current::open(&vault)?;
         let authority = |role: &'static str, curve| -> Result<Authority, KeyError> {
             let key = ec::EcKey::from_pkcs8(curve, &vault.key(role)?)?;
             Authority::new(key, vault.public(role)?).map_err(|_source| vault.damaged(role, "does not fit its key"))
         };
         let sct = ec::EcKey::from_pkcs8(ec::Curve::P256, &vault.key("sct")?)?;
         let tsa = ec::EcKey::from_pkcs8(ec::Curve::P256, &vault.key("tsa")?)?;
-        let log = Ed25519KeyPair::from_pkcs8(&vault.key("log")?)
-            .map_err(|_source| vault.damaged("log", "is not an Ed25519 key"))?;
-        let log = LogKey { public: public_key(&log)?, pair: Arc::new(log) };
-        if log.public != public.log_key || sct.spki() != public.sct_key {
-            return Err(vault.damaged("log", "does not fit its public key"));
+        if sct.spki() != current.public.sct_key {
+            return Err(vault.damaged("sct", "does not fit its public key"));
         }
         Ok(Self {
-            trusted_root: public.trusted_root(),
             ca: ca::Issuer::new(authority("ca", ec::Curve::P384)?, sct),
-            tsa: tsa::Stamper::new(tsa, &public.tsa)?,
+            tsa: tsa::Stamper::new(tsa, &current.public.tsa)?,
             tls: authority("tls-ca", ec::Curve::P256)?,
-            log,
-            public,
+            host: current.public.host.clone(),
+            current: RwLock::new(Arc::new(current)),
         })
     }
 
@@ -221,20 +266,20 @@ impl Keyring {
     /// # Errors
     /// [`KeyError::WrongHost`].
     pub fn require_host(&self, host: &str) -> Result<(), KeyError> {
-        if self.public.host == host {
+        if self.host == host {
             return Ok(());
         }
-        Err(KeyError::WrongHost { wanted: host.to_owned(), found: self.public.host.clone() })
+        Err(KeyError::WrongHost { wanted: host.to_owned(), found: self.host.clone() })
     }
 
-    /// The host name for which the keys were made: the log's origin.
+    /// The host name for which the keys were made: the origin of the first log.
     pub fn host(&self) -> &str {
-        &self.public.host
+        &self.host
     }
 
     /// The public side: certificates, keys, trust documents.
-    pub fn public(&self) -> &Public {
-        &self.public
+    pub fn public(&self) -> Public {
+        self.current().public.clone()
     }
 
     /// Issues a ten-minute code-signing certificate (DER) for `identity` over `spki`, with embedded SCT.
@@ -258,29 +303,36 @@ impl Keyring {
         self.tsa.answer(request, now)
     }
 
-    /// The key that signs checkpoints.
+    /// The keys that sign checkpoints, with their logs' origins, oldest first; the last is the present log's.
+    pub fn log_keys(&self) -> Vec<(String, LogKey)> {
+        let current = self.current();
+        current.public.logs().iter().map(|log| log.origin.clone()).zip(current.logs.iter().cloned()).collect()
+    }
+
+    /// The key that signs the present log's checkpoints.
+    #[expect(clippy::expect_used, reason = "a keyring is opened with one log at least")]
     pub fn log_key(&self) -> LogKey {
-        self.log.clone()
+        self.current().logs.last().cloned().expect("there is a log")
     }
 
     /// `trusted_root.json`, v0.1.
-    pub fn trusted_root(&self) -> &str {
-        &self.trusted_root
+    pub fn trusted_root(&self) -> Arc<str> {
+        Arc::clone(&self.current().trusted_root)
     }
 
     /// `SigningConfig` v0.2 for clients that find this instance at `base_url`.
     pub fn signing_config(&self, base_url: &str) -> String {
-        self.public.signing_config(base_url)
+        self.current().public.signing_config(base_url)
     }
 
     /// `ClientTrustConfig` v0.1: the trusted root and the signing configuration in one document.
     pub fn client_trust_config(&self, base_url: &str) -> String {
-        self.public.client_trust_config(base_url)
+        self.current().public.client_trust_config(base_url)
     }
 
     /// What will expire, and when.
     pub fn expiries(&self) -> Vec<(String, Timestamp)> {
-        self.public.expiries()
+        self.current().public.expiries()
     }
 
     /// A TLS server certificate for `names` (DNS names or IP addresses) and its key, made now and kept nowhere.
@@ -296,7 +348,7 @@ impl Keyring {
 
     /// The local TLS authority, PEM: what clients put into their trust store.
     pub fn tls_ca_pem(&self) -> String {
-        self.public.tls_ca_pem()
+        self.current().public.tls_ca_pem()
     }
 
     /// A client certificate for mutual TLS that names `name`, a SPIFFE URI or a DNS name: certificate and key, PEM.
@@ -315,7 +367,7 @@ impl Keyring {
 
 impl fmt::Debug for Keyring {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Keyring").field("host", &self.public.host).finish_non_exhaustive()
+        f.debug_struct("Keyring").field("host", &self.host).finish_non_exhaustive()
     }
 }
 
@@ -344,6 +396,13 @@ impl fmt::Debug for LogKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LogKey").field("public", &hex::encode(self.public)).finish_non_exhaustive()
     }
+}
+
+/// A new key of a log: PKCS#8, and the public side as `SubjectPublicKeyInfo`.
+fn new_log_key() -> Result<(zeroize::Zeroizing<Vec<u8>>, Vec<u8>), KeyError> {
+    let log = Ed25519KeyPair::generate().map_err(|_source| KeyError::Crypto("generate the log key"))?;
+    let pkcs8 = log.to_pkcs8v1().map_err(|_source| KeyError::Crypto("write the log key"))?;
+    Ok((zeroize::Zeroizing::new(pkcs8.as_ref().to_vec()), trust::ed25519_spki(&public_key(&log)?)))
 }
 
 fn public_key(pair: &Ed25519KeyPair) -> Result<[u8; 32], KeyError> {

@@ -1,16 +1,19 @@
 //! The transparency log: queue, sequencer, commit, proofs, views, audit. Design §3, RFC 6962, C2SP `tlog-tiles`.
 //!
 //! Callers hand in leaves and get back index, inclusion proof and signed checkpoint, once everything is on disk. The
-//! order of a commit is told in `sequencer`, the argument for the anchor in [`store::anchor`](crate::store::anchor).
+//! way of an entry is told in `sequencer`, the argument for the anchor in [`store::anchor`](crate::store::anchor).
 //! What a leaf means is not decided here, except that [`views`] knows how to find Sigstore bundles again.
 
 pub mod audit;
+pub mod backup;
 mod bundle;
+pub mod chain;
 mod opening;
 mod queue;
 mod sequencer;
 mod snapshot;
 pub mod views;
+mod writer;
 
 use std::{
     fmt,
@@ -27,12 +30,13 @@ use tokio::sync::{oneshot, watch};
 
 use crate::{
     model::{Digest, Identity, limits},
-    store::{Store, StoreError},
+    store::{NoRoom, Room, Store, StoreError},
     tlog::{
         CheckpointError, Hash, HashReader as _, NodeId, ProofError, VerifierKey, check_inclusion, leaf_hash, proof,
         prove_consistency, prove_inclusion, root_of, tile,
     },
 };
+pub use chain::{Logs, Position};
 use queue::{Prepared, Queue, Request};
 use sequencer::Answer;
 pub use sequencer::{Damage, Fault, Skips, Step};
@@ -111,9 +115,15 @@ pub enum LogError {
     /// Too much waits already.
     #[error("log queue is full; try again shortly")]
     Full,
+    /// The disk is too full to write safely. Nothing was recorded.
+    #[error(transparent)]
+    DiskFull(NoRoom),
     /// The log is being closed.
     #[error("log is closed")]
     Closed,
+    /// The log was ended for good, and another one takes its place.
+    #[error("this log is frozen at its last checkpoint; {0} succeeds it, append there")]
+    Frozen(String),
     /// No entry, tile or size of that number.
     #[error("no such entry")]
     NotFound,
@@ -147,6 +157,17 @@ pub enum LogError {
          matching copy of the whole log directory"
     )]
     Forked(u64),
+    /// A copy, or its source, misses entries.
+    #[error(
+        "it holds {size} entries and a signed checkpoint speaks of {newest}: the rest is missing. Catch up from a copy \
+         or mirror that has them"
+    )]
+    Behind {
+        /// What is there.
+        size: u64,
+        /// What was signed.
+        newest: u64,
+    },
     /// Stored bytes contradict each other.
     #[error("log is damaged: {0}; stop the service, run `countersign log fsck`, and restore from a backup")]
     Damaged(String),
@@ -169,6 +190,7 @@ impl LogError {
     pub const fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Full => Some(Duration::from_millis(100)),
+            Self::DiskFull(_) => Some(Duration::from_secs(5)),
             _ => None,
         }
     }
@@ -185,6 +207,8 @@ pub struct Options {
     pub batch_entries: usize,
     /// Bytes committed at once.
     pub batch_bytes: usize,
+    /// What must stay free on the disk.
+    pub room: Room,
     /// Where a test makes the log fail; `None` in production.
     pub fault: Option<Fault>,
     /// Where a test breaks the memory of a batch; `None` in production.
@@ -200,6 +224,7 @@ impl Default for Options {
             queue_bytes: 128 * 1024 * 1024,
             batch_entries: 4096,
             batch_bytes: 32 * 1024 * 1024,
+            room: Room::default(),
             fault: None,
             damage: None,
             skips: Skips::default(),
@@ -262,10 +287,12 @@ pub struct Stats {
 pub(crate) struct Shared {
     store: Store,
     queue: Queue,
-    /// Written by the publisher alone.
+    /// Set by the publisher alone.
     published: RwLock<Arc<Snapshot>>,
     sizes: watch::Sender<u64>,
     broken: OnceLock<String>,
+    /// The successor's origin. Set when the log is frozen or opened so.
+    frozen: OnceLock<String>,
     counters: Counters,
     fault: Option<Fault>,
     damage: Option<Damage>,
@@ -280,6 +307,7 @@ impl Shared {
             sizes: watch::Sender::new(snapshot.head.size),
             published: RwLock::new(snapshot),
             broken: OnceLock::new(),
+            frozen: OnceLock::new(),
             counters: Counters::default(),
             fault: options.fault,
             damage: options.damage,
@@ -410,7 +438,9 @@ impl Log {
         let entries = if large { off_thread(prepare_all).await? } else { prepare_all() };
         let hashes: Vec<Hash> = entries.iter().map(|entry| entry.hash).collect();
         let (reply, answer) = oneshot::channel();
-        self.0.shared.queue.push(Request { entries, reply })?;
+        if let Err(error) = self.0.shared.queue.push(Request { entries, reply }) {
+            return Err(self.successor().map_or(error, |origin| LogError::Frozen(origin.to_owned())));
+        }
         let answer = answer.await.map_err(|_gone| LogError::Broken(self.0.shared.broken_reason()))??;
         if let Some(receipts) = from_delta(&answer) {
             return receipts;
@@ -533,9 +563,27 @@ impl Log {
         self.0.shared.sizes.subscribe()
     }
 
-    /// Whether appends can succeed: not broken and not closed.
+    /// Whether appends can succeed: not broken, not closed, and room on the disk.
     pub fn is_writable(&self) -> bool {
-        !self.0.shared.is_broken() && !self.0.shared.queue.is_closed()
+        self.check_writable().is_ok()
+    }
+
+    /// Why appends cannot succeed, if they cannot.
+    ///
+    /// # Errors
+    /// [`LogError::Broken`], [`LogError::Closed`] or [`LogError::DiskFull`].
+    pub fn check_writable(&self) -> Result<(), LogError> {
+        let shared = &self.0.shared;
+        if let Some(reason) = shared.broken.get() {
+            return Err(LogError::Broken(reason.clone()));
+        }
+        if let Some(successor) = self.successor() {
+            return Err(LogError::Frozen(successor.to_owned()));
+        }
+        if shared.queue.is_closed() {
+            return Err(LogError::Closed);
+        }
+        shared.store.check_room(0).map_err(LogError::DiskFull)
     }
 
     /// What the log counted since it was opened.

@@ -13,7 +13,7 @@ use jiff::Timestamp;
 
 use crate::{
     keys::{EphemeralKey, KeyError, Keyring},
-    log::{Draft, Log, LogError},
+    log::{Draft, Log, LogError, Logs, Receipt},
     model::{Digest, Identity, ImageName, LogRef, Statement, bundle, leaf},
     registry::{Registry, RegistryError},
 };
@@ -54,7 +54,7 @@ pub enum SigningError {
 #[derive(Debug, Clone)]
 pub struct Signing {
     keyring: Arc<Keyring>,
-    log: Log,
+    logs: Logs,
     registry: Registry,
     own: Identity,
 }
@@ -65,10 +65,10 @@ struct Prepared {
 }
 
 impl Signing {
-    /// A service that signs with `keyring` and records in `log`.
-    pub fn new(keyring: Arc<Keyring>, log: Log, registry: Registry) -> Self {
-        let url = format!("https://{}", log.origin());
-        Self { keyring, log, registry, own: Identity { subject: url.clone(), issuer: url } }
+    /// A service that signs with `keyring` and records in the present log.
+    pub fn new(keyring: Arc<Keyring>, logs: impl Into<Logs>, registry: Registry) -> Self {
+        let url = format!("https://{}", keyring.host());
+        Self { keyring, logs: logs.into(), registry, own: Identity { subject: url.clone(), issuer: url } }
     }
 
     /// The identity under which the service signs what it says itself (readiness, VSAs, admitted deployments).
@@ -97,18 +97,28 @@ impl Signing {
         let prepared = tokio::task::spawn_blocking(move || prepare_all(&keyring, contents, &identity, now))
             .await
             .map_err(|_lost| SigningError::Interrupted)??;
-        let drafts = prepared.iter().map(|prepared| prepared.draft.clone()).collect();
-        let receipts = self.log.append(drafts).await?;
+        let (log, receipts) = self.append(&prepared).await?;
         prepared
             .into_iter()
             .zip(receipts)
             .map(|(prepared, receipt)| {
                 Ok(Signed {
-                    bundle: self.log.complete(prepared.unlogged, prepared.draft.leaf, &receipt)?,
-                    entry: LogRef { origin: self.log.origin().to_owned(), index: receipt.index },
+                    bundle: log.complete(prepared.unlogged, prepared.draft.leaf, &receipt)?,
+                    entry: LogRef { origin: log.origin().to_owned(), index: receipt.index },
                 })
             })
             .collect()
+    }
+
+    /// Appends to the present log; to the next one, if the log was succeeded meanwhile.
+    async fn append(&self, prepared: &[Prepared]) -> Result<(Log, Vec<Receipt>), LogError> {
+        loop {
+            let log = self.logs.present();
+            match log.append(prepared.iter().map(|prepared| prepared.draft.clone()).collect()).await {
+                Err(LogError::Frozen(_) | LogError::Closed) if self.logs.present().origin() != log.origin() => {}
+                receipts => return Ok((log, receipts?)),
+            }
+        }
     }
 
     /// Attaches a bundle to its image; the digest of the referrer manifest.

@@ -12,14 +12,19 @@
 //!     tiles         u8 level, u64be index -> 8 KiB; full tiles only, each written once. Partial tiles are derived.
 //!     payloads      u64be index -> payload; over 4 KiB in blob files, which compaction never rewrites
 //!     views         row prefix, u64be index -> nothing
-//!     dedup         leaf hash -> u64be index
+//!     dedup         leaf hash -> u64be index, u8 whether a payload was given
+//!     erased        u64be index -> nothing; whose payload was erased
 //! ```
 //!
 //! The write-ahead log is synced by every commit, neither compressed nor recycled, and recovery tolerates a torn tail
 //! and no other corruption. What that tolerance could hide, the anchor shows.
 
 pub mod anchor;
+mod backup;
+mod erase;
 mod options;
+mod room;
+mod shim;
 
 use std::{
     fs, io,
@@ -31,6 +36,8 @@ use rocksdb::{
 };
 
 use anchor::{Anchor, AnchorError};
+use room::Headroom;
+pub use room::{NoRoom, Room};
 
 /// What stands under `meta/format`.
 const FORMAT: &[u8] = b"countersign-log-1";
@@ -85,7 +92,8 @@ const TILES: &str = "tiles";
 const PAYLOADS: &str = "payloads";
 const VIEWS: &str = "views";
 const DEDUP: &str = "dedup";
-const FAMILIES: [&str; 6] = [META, LEAVES, TILES, PAYLOADS, VIEWS, DEDUP];
+const ERASED: &str = "erased";
+const FAMILIES: [&str; 7] = [META, LEAVES, TILES, PAYLOADS, VIEWS, DEDUP, ERASED];
 
 /// The opened database.
 pub struct Store {
@@ -93,6 +101,7 @@ pub struct Store {
     path: PathBuf,
     /// How a batch names the column family of the leaves.
     leaves_id: u32,
+    headroom: Headroom,
 }
 
 impl std::fmt::Debug for Store {
@@ -180,18 +189,34 @@ impl Store {
     }
 
     /// Opens a store for writing. Never makes one. The anchor's lock keeps every other process out.
-    pub fn open(path: &Path) -> Result<(Self, Anchor), StoreError> {
+    ///
+    /// # Errors
+    /// [`AnchorError::Copied`] where the directory is a copy that was not restored.
+    pub fn open(path: &Path, room: Room) -> Result<(Self, Anchor), StoreError> {
         Self::check_shape(path)?;
         let anchor = Anchor::open(path)?;
-        let db = DB::open_cf_descriptors(&options::database(), path.join(DATABASE), options::families(&FAMILIES))
-            .map_err(|source| explain(path, source))?;
-        Self::checked(db, path).map(|store| (store, anchor))
+        Ok((Self::open_database(path, room)?, anchor))
     }
 
-    /// Opens a store that no process has open, to look and change nothing.
+    /// Opens a store for writing, also a copy that may be behind the log: to restore it. Elsewhere this invites a fork.
+    pub fn open_copy_unsafe(path: &Path, room: Room) -> Result<(Self, Anchor), StoreError> {
+        Self::check_shape(path)?;
+        let anchor = Anchor::open_anywhere(path)?;
+        Ok((Self::open_database(path, room)?, anchor))
+    }
+
+    fn open_database(path: &Path, room: Room) -> Result<Self, StoreError> {
+        let db = DB::open_cf_descriptors(&options::database(), path.join(DATABASE), options::families(&FAMILIES))
+            .map_err(|source| explain(path, source))?;
+        let mut store = Self::checked(db, path)?;
+        store.headroom = Headroom::open(path, room);
+        Ok(store)
+    }
+
+    /// Opens a store that no process has open, to look and change nothing; also a backup.
     pub fn open_read_only(path: &Path) -> Result<(Self, Anchor), StoreError> {
         Self::check_shape(path)?;
-        let anchor = Anchor::open(path)?;
+        let anchor = Anchor::open_anywhere(path)?;
         let families = options::families(&FAMILIES);
         let db = DB::open_cf_descriptors_read_only(&options::database(), path.join(DATABASE), families, false)
             .map_err(|source| explain(path, source))?;
@@ -231,7 +256,7 @@ impl Store {
     }
 
     fn new(db: DB, path: &Path) -> Result<Self, StoreError> {
-        let mut store = Self { db, path: path.to_owned(), leaves_id: 0 };
+        let mut store = Self { db, path: path.to_owned(), leaves_id: 0, headroom: Headroom::none(path) };
         let mut probe = WriteBatch::default();
         probe.put_cf(store.family(LEAVES)?, [], []);
         let mut id = FamilyId::default();
@@ -265,7 +290,11 @@ impl Store {
     pub fn put_entry(&self, batch: &mut Batch, index: u64, entry: &NewEntry<'_>) -> Result<(), StoreError> {
         let key = index.to_be_bytes();
         self.put(batch, LEAVES, &key, entry.leaf)?;
-        self.put(batch, DEDUP, entry.hash, &key)?;
+        let mut place = [0; 9];
+        let (index_part, has_payload) = place.split_at_mut(8);
+        index_part.copy_from_slice(&key);
+        has_payload.fill(u8::from(!entry.payload.is_empty()));
+        self.put(batch, DEDUP, entry.hash, &place)?;
         if !entry.payload.is_empty() {
             self.put(batch, PAYLOADS, &key, entry.payload)?;
         }
@@ -301,6 +330,15 @@ impl Store {
     /// [`Store::commit`] will write.
     pub fn each_leaf(&self, batch: &Batch, visit: impl FnMut(u64, &[u8])) {
         batch.0.iterate_cf(&mut Leaves { family: self.leaves_id, visit });
+    }
+
+    /// Whether a batch of `bytes` can be written without the disk becoming full.
+    ///
+    /// # Errors
+    /// [`NoRoom`] says how much is missing. It goes away by itself when there is room again.
+    pub fn check_room(&self, bytes: usize) -> Result<(), NoRoom> {
+        // After the disk was full the database may be recovering from a failed flush: an empty write tells.
+        self.headroom.check(bytes, || self.commit(Batch::default()).is_ok())
     }
 
     /// A named value.
@@ -350,8 +388,16 @@ impl Store {
 
     /// The index of the leaf with this hash.
     pub fn index_of(&self, leaf_hash: &[u8; 32]) -> Result<Option<u64>, StoreError> {
+        Ok(self.place(leaf_hash)?.map(|(index, _)| index))
+    }
+
+    /// The index of the leaf with this hash, and whether a payload was given with it.
+    pub fn place(&self, leaf_hash: &[u8; 32]) -> Result<Option<(u64, bool)>, StoreError> {
         let value = self.db.get_pinned_cf(self.family(DEDUP)?, leaf_hash)?;
-        Ok(value.and_then(|value| u64_of(&value)))
+        Ok(value.and_then(|value| {
+            let (index, has_payload) = value.split_first_chunk::<8>()?;
+            Some((u64::from_be_bytes(*index), has_payload == [1]))
+        }))
     }
 
     /// Indexes under a row prefix in `from..to`, at most `limit`: ascending, or descending from the end.
@@ -377,6 +423,14 @@ impl Store {
             indexes.extend(key.get(prefix.len()..).and_then(u64_of));
         }
         Ok(indexes)
+    }
+
+    /// Reads all table files and checks their checksums.
+    ///
+    /// # Errors
+    /// What the database says is wrong.
+    pub fn verify_checksums(&self) -> Result<(), String> {
+        shim::verify_checksums(&self.db)
     }
 
     /// Calls `visit` with every row of the views, in key order.

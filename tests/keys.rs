@@ -120,7 +120,7 @@ pub fn statement(digest: Digest) -> Statement {
 fn hand_made_bundles_verify() {
     let dir = tempfile::tempdir().unwrap();
     let keys = keyring(dir.path(), now());
-    let root = TrustedRoot::parse(keys.trusted_root()).unwrap();
+    let root = TrustedRoot::parse(&keys.trusted_root()).unwrap();
     let digest = Digest::of(b"artifact");
     for content in [Content::File(b"artifact"), Content::Statement(&statement(digest))] {
         let bundle = bundle(&keys, &builder(), &content, now()).to_string();
@@ -176,7 +176,7 @@ fn differences(at: &str, one: &serde_json::Value, other: &serde_json::Value, fou
 fn every_changed_byte_is_refused_or_says_the_same() {
     let dir = tempfile::tempdir().unwrap();
     let keys = keyring(dir.path(), now());
-    let root = TrustedRoot::parse(keys.trusted_root()).unwrap();
+    let root = TrustedRoot::parse(&keys.trusted_root()).unwrap();
     let digest = Digest::of(b"artifact");
     for content in [Content::File(b"artifact"), Content::Statement(&statement(digest))] {
         let bundle = bundle(&keys, &builder(), &content, now());
@@ -210,7 +210,7 @@ fn every_changed_byte_is_refused_or_says_the_same() {
 fn refusals_of_changed_parts_have_names() {
     let dir = tempfile::tempdir().unwrap();
     let keys = keyring(dir.path(), now());
-    let root = TrustedRoot::parse(keys.trusted_root()).unwrap();
+    let root = TrustedRoot::parse(&keys.trusted_root()).unwrap();
     let digest = Digest::of(b"artifact");
     let whole = bundle(&keys, &builder(), &Content::File(b"artifact"), now());
     let refusal = |part: &str, change: &dyn Fn(&mut Vec<u8>)| {
@@ -240,8 +240,8 @@ fn every_part_of_the_trusted_root_counts() {
     let keys = keyring(dir.path(), now());
     let digest = Digest::of(b"artifact");
     let bundle = bundle(&keys, &builder(), &Content::File(b"artifact"), now()).to_string();
-    let own: serde_json::Value = serde_json::from_str(keys.trusted_root()).unwrap();
-    let foreign: serde_json::Value = serde_json::from_str(keyring(other.path(), now()).trusted_root()).unwrap();
+    let own: serde_json::Value = serde_json::from_str(&keys.trusted_root()).unwrap();
+    let foreign: serde_json::Value = serde_json::from_str(&keyring(other.path(), now()).trusted_root()).unwrap();
     let mut refusals = Vec::new();
     for part in ["certificateAuthorities", "ctlogs", "timestampAuthorities", "tlogs"] {
         let mut mixed = own.clone();
@@ -262,7 +262,7 @@ fn every_part_of_the_trusted_root_counts() {
 fn certificates_out_of_time_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     let keys = keyring(dir.path(), now());
-    let root = TrustedRoot::parse(keys.trusted_root()).unwrap();
+    let root = TrustedRoot::parse(&keys.trusted_root()).unwrap();
     let digest = Digest::of(b"artifact");
     let mut value = bundle(&keys, &builder(), &Content::File(b"artifact"), now());
     let signature = STANDARD.decode(value["messageSignature"]["signature"].as_str().unwrap()).unwrap();

@@ -34,6 +34,8 @@ mod issuer;
 mod keys;
 mod layers;
 mod log;
+mod log_admin;
+mod log_backup;
 mod model;
 mod policy;
 mod registry;

@@ -27,6 +27,10 @@ pub enum Subject {
     Sign,
     /// Durable appends to a log, in process.
     Log,
+    /// Not a measurement: fills the log of a stopped service with entries.
+    Fill,
+    /// Opens the log of a stopped service: time and memory.
+    Weigh,
     /// Offline verification of one bundle, in process.
     Verify,
     /// Admission reviews over HTTPS.
@@ -59,6 +63,21 @@ pub struct Args {
     /// `SERVICE@ENVIRONMENT`, for rollback.
     #[arg(long)]
     pub service: Option<String>,
+    /// Entries that the log has before it is measured, or that it is filled with.
+    #[arg(long, default_value_t = 1_000_000)]
+    pub entries: u64,
+    /// Sizes of the leaves for log, in bytes.
+    #[arg(long, value_delimiter = ',', default_values_t = [512, 1536])]
+    pub sizes: Vec<usize>,
+    /// Numbers of callers for log.
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 16, 256, 4096])]
+    pub callers: Vec<usize>,
+    /// The data directory of the stopped service to fill.
+    #[arg(long, requires = "kek_file")]
+    pub data: Option<PathBuf>,
+    /// Its key-encryption key.
+    #[arg(long)]
+    pub kek_file: Option<PathBuf>,
 }
 
 /// One line of the table.
@@ -71,6 +90,20 @@ pub(super) struct Run {
     pub p999_ms: f64,
     pub fsyncs: u64,
     pub errors: u64,
+}
+
+/// What one capability came to.
+#[derive(Debug, Default)]
+pub(super) struct Measured {
+    pub runs: Vec<Run>,
+    /// Numbers beside the loads, each named with its unit.
+    pub facts: Vec<(String, f64)>,
+}
+
+impl From<Vec<Run>> for Measured {
+    fn from(runs: Vec<Run>) -> Self {
+        Self { runs, facts: Vec::new() }
+    }
 }
 
 /// How hard to push.
@@ -177,7 +210,7 @@ fn machine() -> String {
 
 /// Runs the loads, prints the table and writes the JSON.
 pub async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
-    let runs = bench_loads::run(&args, global).await?;
+    let Measured { runs, facts } = bench_loads::run(&args, global).await?;
     let name = format!("{:?}", args.subject).to_lowercase();
     let mut table = format!(
         "{:<28} {:>12} {:>10} {:>10} {:>10} {:>9} {:>7}\n",
@@ -189,10 +222,14 @@ pub async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
             run.label, run.throughput_per_s, run.p50_ms, run.p99_ms, run.p999_ms, run.fsyncs, run.errors
         );
     }
+    for (what, value) in &facts {
+        table += &format!("{what:<44} {value:>12.1}\n");
+    }
     super::print(&table)?;
     std::fs::create_dir_all(&args.out).with_context(|| format!("cannot make {}", args.out.display()))?;
     let path = args.out.join(format!("{name}.json"));
-    let json = serde_json::json!({ "name": name, "machine": machine(), "runs": runs });
+    let json = serde_json::json!({ "name": name, "machine": machine(), "runs": runs,
+        "facts": facts.iter().cloned().collect::<std::collections::BTreeMap<_, _>>() });
     std::fs::write(&path, serde_json::to_vec_pretty(&json)?)
         .with_context(|| format!("cannot write {}", path.display()))?;
     super::print(&format!("written to {}\n", path.display()))?;

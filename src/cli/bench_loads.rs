@@ -7,8 +7,8 @@ use jiff::Timestamp;
 
 use super::{
     Global,
-    bench::{Args, Load, Run, Subject, drive},
-    client,
+    bench::{Args, Load, Measured, Run, Subject, drive},
+    bench_log, client,
 };
 use crate::{
     grpc::v1,
@@ -17,23 +17,26 @@ use crate::{
     model::{Digest, Identity, Statement, Subject as Named, TrustedRoot, bundle, leaf, predicate, verify},
 };
 
-pub(super) async fn run(args: &Args, global: &Global) -> anyhow::Result<Vec<Run>> {
-    match args.subject {
+pub(super) async fn run(args: &Args, global: &Global) -> anyhow::Result<Measured> {
+    let runs = match args.subject {
         Subject::Sign => sign(args, global).await,
-        Subject::Log => log(args).await,
+        Subject::Log => return bench_log::run(args).await,
+        Subject::Fill => return bench_log::fill(args).await,
+        Subject::Weigh => return bench_log::weigh(args),
         Subject::Verify => offline(args).await,
         Subject::Admission => admission(args, global).await,
         Subject::Rollback => rollback(args, global).await,
-    }
+    };
+    Ok(runs?.into())
 }
 
-fn saturation(args: &Args, callers: usize) -> Load {
+pub(super) fn saturation(args: &Args, callers: usize) -> Load {
     let time = Duration::from_secs(args.seconds);
     Load { label: format!("saturation, {callers} callers"), callers, rate: None, time }
 }
 
 /// An open loop at half of what saturation reached.
-fn half(args: &Args, of: &Run, callers: usize) -> Load {
+pub(super) fn half(args: &Args, of: &Run, callers: usize) -> Load {
     let rate = of.throughput_per_s / 2.0;
     let time = Duration::from_secs(args.seconds);
     Load { label: format!("open loop, {rate:.0}/s"), callers, rate: Some(rate), time }
@@ -93,50 +96,6 @@ async fn sign(args: &Args, global: &Global) -> anyhow::Result<Vec<Run>> {
     Ok(runs)
 }
 
-/// A leaf of 1.5 KB and a payload of 2.5 KB, different for every number.
-fn draft(salt: i128, number: u64) -> Draft {
-    let mut leaf = format!("{{\"bench\":\"{salt}-{number}\",\"pad\":\"").into_bytes();
-    leaf.resize(1_534, b'x');
-    leaf.extend_from_slice(b"\"}");
-    Draft { leaf, payload: vec![b' '; 2_560] }
-}
-
-async fn log(args: &Args) -> anyhow::Result<Vec<Run>> {
-    let scratch = Scratch::new(&args.out)?;
-    let keyring = scratch.keyring()?;
-    let key = keyring.log_key();
-    let path = scratch.0.join("log");
-    Log::create(&path, keyring.host(), key.public_key(), |message| key.sign(message))?;
-    let public = key.public_key();
-    let log = Log::open(&path, public, move |message| key.sign(message), crate::log::Options::default())?;
-    let salt = Timestamp::now().as_nanosecond();
-    let call = {
-        let log = log.clone();
-        move |number: u64| {
-            let log = log.clone();
-            async move {
-                log.append(vec![draft(salt, number)]).await?;
-                Ok(())
-            }
-        }
-    };
-    let fsyncs = {
-        let log = log.clone();
-        move || log.stats().fsyncs
-    };
-    let (mut runs, mut base) = (Vec::new(), 0);
-    for callers in [1, 16, 256, 4_096] {
-        let (call, offset) = (call.clone(), base);
-        runs.push(drive(&saturation(args, callers), &fsyncs, move |number| call(offset + number)).await?);
-        base += 1 << 40;
-    }
-    let best = runs.last().cloned().context("no run")?;
-    let offset = base;
-    runs.push(drive(&half(args, &best, 4_096), &fsyncs, move |number| call(offset + number)).await?);
-    log.close();
-    Ok(runs)
-}
-
 async fn offline(args: &Args) -> anyhow::Result<Vec<Run>> {
     let scratch = Scratch::new(&args.out)?;
     let keyring = Arc::new(scratch.keyring()?);
@@ -147,7 +106,7 @@ async fn offline(args: &Args) -> anyhow::Result<Vec<Run>> {
     let log = Log::open(&path, public, move |message| key.sign(message), crate::log::Options::default())?;
     let digest = Digest::of(b"bench");
     let signed = signed_bundle(&keyring, &log, digest).await?;
-    let root = Arc::new(TrustedRoot::parse(keyring.trusted_root())?);
+    let root = Arc::new(TrustedRoot::parse(&keyring.trusted_root())?);
     let signed = Arc::new(signed);
     let call = move |_number: u64| {
         let (root, signed) = (Arc::clone(&root), Arc::clone(&signed));
@@ -252,16 +211,16 @@ async fn rollback(args: &Args, global: &Global) -> anyhow::Result<Vec<Run>> {
 }
 
 /// A directory of our own, removed at the end; on the same file system as the results, so that its disk is measured.
-struct Scratch(std::path::PathBuf);
+pub(super) struct Scratch(pub std::path::PathBuf);
 
 impl Scratch {
-    fn new(beside: &std::path::Path) -> anyhow::Result<Self> {
+    pub(super) fn new(beside: &std::path::Path) -> anyhow::Result<Self> {
         let path = beside.join(format!("scratch-{}", std::process::id()));
         std::fs::create_dir_all(&path).with_context(|| format!("cannot make {}", path.display()))?;
         Ok(Self(path))
     }
 
-    fn keyring(&self) -> anyhow::Result<Keyring> {
+    pub(super) fn keyring(&self) -> anyhow::Result<Keyring> {
         let kek = Kek::generate_to_file(&self.0.join("kek"))?;
         let data = self.0.join("data");
         Keyring::create(&data, &kek, "bench.test", Timestamp::now())?;

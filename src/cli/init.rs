@@ -94,7 +94,7 @@ pub async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
     Keyring::create(&data, &kek, &args.host, Timestamp::now())?;
     let keys = Keyring::open(&data, &kek)?;
     create_log(&data, &args.host, &keys.log_key())?;
-    write(&data.join("trusted_root.json"), keys.trusted_root())?;
+    write(&data.join("trusted_root.json"), &keys.trusted_root())?;
     write(&data.join("countersign.toml"), &settings(&data, &args.host, &source))?;
     report(global, &data, &source, args.generate_kek, &keys)?;
     Ok(ExitCode::SUCCESS)

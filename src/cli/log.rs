@@ -8,7 +8,7 @@ use std::{
 
 use serde_json::json;
 
-use super::{Global, Output, client};
+use super::{Global, Output, client, log_admin};
 use crate::{
     grpc::v1::{self, log_service_client::LogServiceClient, search_request::By},
     log::audit,
@@ -49,6 +49,8 @@ enum Command {
     },
     /// Finds entries.
     Search(Search),
+    #[command(flatten)]
+    Admin(log_admin::Command),
     /// Recomputes the whole log from its leaves and compares. The service must be stopped: the log is locked while
     /// it runs.
     Fsck {
@@ -97,6 +99,9 @@ pub async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
     if let Command::Fsck { data } = args.command {
         return fsck(data, global).await;
     }
+    if let Command::Admin(command) = args.command {
+        return log_admin::run(command, global).await;
+    }
     let mut log = LogServiceClient::new(client::connect(global).await?);
     match args.command {
         Command::Status => {
@@ -141,7 +146,7 @@ pub async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
             let end = format!("{} entries; complete up to size {}{next}", lines.len(), found.complete_to_size);
             print(global, &value, &lines.into_iter().chain([end]).collect::<Vec<_>>().join("\n"))?;
         }
-        Command::Fsck { .. } => {}
+        Command::Fsck { .. } | Command::Admin(_) => {}
     }
     Ok(ExitCode::SUCCESS)
 }

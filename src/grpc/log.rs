@@ -50,14 +50,15 @@ impl LogFace {
 }
 
 /// The status of a log's error.
-fn refusal(error: &LogError) -> Status {
+pub(super) fn refusal(error: &LogError) -> Status {
     match error {
         LogError::NotFound => status::not_found("the log has no such entry or size"),
         LogError::Proof(source) => status::invalid("size", source),
         LogError::Invalid(problem) => status::invalid("entry", problem),
-        LogError::Full | LogError::Closed => status::unavailable(
+        LogError::NoPayload(_) => status::not_found(&error.to_string()),
+        LogError::Full | LogError::Closed | LogError::DiskFull(_) => status::unavailable(
             &error.to_string(),
-            "LOG_BUSY",
+            if matches!(error, LogError::DiskFull(_)) { "DISK_FULL" } else { "LOG_BUSY" },
             error.retry_after().unwrap_or(std::time::Duration::from_secs(1)),
         ),
         _ => status::internal(error),

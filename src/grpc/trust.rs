@@ -42,7 +42,7 @@ impl trust_service_server::TrustService for Trust {
         authorize(&request, &Role::ALL)?;
         let trusted_root = self.keys.trusted_root();
         let digest = Digest::of(trusted_root.as_bytes()).to_string();
-        Ok(Response::new(GetTrustedRootResponse { trusted_root: trusted_root.to_owned().into(), digest }))
+        Ok(Response::new(GetTrustedRootResponse { trusted_root: trusted_root.as_bytes().to_vec().into(), digest }))
     }
 
     async fn get_client_trust_config(

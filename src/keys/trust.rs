@@ -12,13 +12,34 @@ use x509_cert::Certificate;
 
 use super::{
     KeyError,
-    vault::{Vault, to_pem},
+    vault::{Vault, log_role, to_pem},
 };
 
 /// DER before the 32 bytes of an Ed25519 public key (RFC 8410 §4).
 const ED25519_PREFIX: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
 /// Longest organization name in a certificate (RFC 5280, `ub-organization-name`): the host stands there.
 const LONGEST_HOST: usize = 64;
+
+/// The public side of one log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PublicLog {
+    /// Its origin: a host name.
+    pub origin: String,
+    /// Its Ed25519 key.
+    pub key: [u8; 32],
+    /// From when on it signs checkpoints.
+    pub valid_from: Timestamp,
+    /// Until when; open for the present log.
+    pub valid_until: Option<Timestamp>,
+}
+
+impl PublicLog {
+    /// The log's id by the rule of C2SP signed notes: SHA-256 of name, newline, 0x01 and key.
+    pub fn id(&self) -> [u8; 32] {
+        let named = [self.origin.as_bytes(), &[b'\n', 0x01], &self.key].concat();
+        Sha256::digest(named).into()
+    }
+}
 
 /// Certificates and public keys of one instance.
 #[derive(Debug, Clone)]
@@ -28,7 +49,8 @@ pub struct Public {
     ca_root: Vec<u8>,
     ca: Vec<u8>,
     pub(super) sct_key: Vec<u8>,
-    pub(super) log_key: [u8; 32],
+    /// Oldest first; never empty.
+    logs: Vec<PublicLog>,
     tsa_root: Vec<u8>,
     pub(super) tsa: Vec<u8>,
     tls_ca_pem: String,
@@ -53,11 +75,6 @@ impl Public {
             expiries.push((role.to_owned(), until.ok_or_else(|| vault.damaged(role, "has no valid end"))?));
             Ok(der)
         };
-        let log = vault.public("log")?;
-        let log_key = log
-            .strip_prefix(&ED25519_PREFIX)
-            .and_then(|key| key.try_into().ok())
-            .ok_or_else(|| vault.damaged("log", "is not an Ed25519 key"))?;
         Ok(Self {
             host: vault.host().to_owned(),
             valid_from: vault.valid_from(),
@@ -67,25 +84,34 @@ impl Public {
             tsa: certificate("tsa")?,
             tls_ca_pem: to_pem("CERTIFICATE", &certificate("tls-ca")?)?,
             sct_key: vault.public("sct")?,
-            log_key,
+            logs: logs(vault)?,
             expiries,
         })
     }
 
-    /// The host name: the log's origin.
+    /// The host name for which the keys were made: the origin of the first log.
     pub fn host(&self) -> &str {
         &self.host
     }
 
-    /// The log's Ed25519 public key.
-    pub fn log_key(&self) -> [u8; 32] {
-        self.log_key
+    /// All logs, oldest first; the last is the present one.
+    pub fn logs(&self) -> &[PublicLog] {
+        &self.logs
     }
 
-    /// The log's id by the rule of C2SP signed notes: SHA-256 of name, newline, 0x01 and key.
+    /// The Ed25519 public key of the present log.
+    pub fn log_key(&self) -> [u8; 32] {
+        self.logs.last().map_or([0; 32], |log| log.key)
+    }
+
+    /// The id of the present log.
     pub fn log_id(&self) -> [u8; 32] {
-        let named = [self.host.as_bytes(), &[b'\n', 0x01], &self.log_key].concat();
-        Sha256::digest(named).into()
+        self.logs.last().map_or([0; 32], PublicLog::id)
+    }
+
+    /// The origin of the present log.
+    pub fn origin(&self) -> &str {
+        self.logs.last().map_or(&self.host, |log| &log.origin)
     }
 
     /// The certificate chain of the authority, PEM: intermediate, then root.
@@ -145,19 +171,27 @@ impl Public {
                 "validFor": valid_for,
             }])
         };
-        let log = |spki: &[u8], details: &str, id: [u8; 32]| {
-            json!([{
+        let log = |base_url: &str, spki: &[u8], details: &str, id: [u8; 32], valid_for: &Value| {
+            json!({
                 "baseUrl": base_url,
                 "hashAlgorithm": "SHA2_256",
                 "publicKey": { "rawBytes": STANDARD.encode(spki), "keyDetails": details, "validFor": valid_for },
                 "logId": { "keyId": STANDARD.encode(id) },
-            }])
+            })
         };
+        let tlog = |of: &PublicLog| {
+            let mut valid_for = json!({ "start": of.valid_from.to_string() });
+            if let (Some(until), Some(fields)) = (of.valid_until, valid_for.as_object_mut()) {
+                fields.insert("end".to_owned(), json!(until.to_string()));
+            }
+            log(&format!("https://{}", of.origin), &ed25519_spki(&of.key), "PKIX_ED25519", of.id(), &valid_for)
+        };
+        let sct_id = Sha256::digest(&self.sct_key).into();
         json!({
             "mediaType": "application/vnd.dev.sigstore.trustedroot+json;version=0.1",
-            "tlogs": log(&ed25519_spki(&self.log_key), "PKIX_ED25519", self.log_id()),
+            "tlogs": self.logs.iter().map(tlog).collect::<Vec<_>>(),
             "certificateAuthorities": authority("countersign CA", [&self.ca, &self.ca_root]),
-            "ctlogs": log(&self.sct_key, "PKIX_ECDSA_P256_SHA_256", Sha256::digest(&self.sct_key).into()),
+            "ctlogs": [log(&base_url, &self.sct_key, "PKIX_ECDSA_P256_SHA_256", sct_id, &valid_for)],
             "timestampAuthorities": authority("countersign TSA", [&self.tsa, &self.tsa_root]),
         })
     }
@@ -182,6 +216,23 @@ impl Public {
             "tsaConfig": { "selector": "ANY" },
         })
     }
+}
+
+/// The logs that the vault has keys of, oldest first.
+fn logs(vault: &Vault<'_>) -> Result<Vec<PublicLog>, KeyError> {
+    let first = (vault.host(), vault.valid_from());
+    let successors = vault.successors().iter().map(|log| (log.origin.as_str(), log.valid_from));
+    let named: Vec<_> = std::iter::once(first).chain(successors).collect();
+    let ends = named.iter().skip(1).map(|(_, from)| Some(*from)).chain([None]);
+    let mut logs = Vec::new();
+    for (number, ((origin, valid_from), valid_until)) in named.iter().zip(ends).enumerate() {
+        let role = log_role(number);
+        let spki = vault.public(&role)?;
+        let key = spki.strip_prefix(&ED25519_PREFIX).and_then(|key| key.try_into().ok());
+        let key = key.ok_or_else(|| vault.damaged(&role, "is not an Ed25519 key"))?;
+        logs.push(PublicLog { origin: (*origin).to_owned(), key, valid_from: *valid_from, valid_until });
+    }
+    Ok(logs)
 }
 
 /// Whether `host` can be a log's origin and stand in certificates: a lower-case DNS name or IPv4 address.

@@ -25,6 +25,7 @@ use crate::model::Digest;
 /// The format of the directory that this version writes and reads.
 pub(super) const FORMAT: u64 = 1;
 const MANIFEST: &str = "manifest.json";
+const NEW_MANIFEST: &str = "manifest.json.new";
 
 /// What `manifest.json` says.
 #[derive(Debug, Serialize, Deserialize)]
@@ -36,10 +37,27 @@ struct Manifest {
     valid_from: Timestamp,
     /// Tells a wrong key-encryption key from a changed file.
     kek_id: String,
+    /// The logs that succeeded the first one, in order; absent where there is none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    logs: Vec<Successor>,
     /// File name to content digest.
     files: BTreeMap<String, Digest>,
     /// HMAC-SHA256 over the manifest with this field empty, hexadecimal.
     mac: String,
+}
+
+/// A log that succeeded another one.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Successor {
+    pub(super) origin: String,
+    /// From when on its key is valid; the key before is valid until then.
+    pub(super) valid_from: Timestamp,
+}
+
+/// The role of the n-th log's key, from 0.
+pub(super) fn log_role(number: usize) -> String {
+    if number == 0 { "log".to_owned() } else { format!("log-{}", number + 1) }
 }
 
 /// The directory, being made or opened.
@@ -69,6 +87,7 @@ impl<'kek> Vault<'kek> {
             host: String::new(),
             valid_from: Timestamp::UNIX_EPOCH,
             kek_id: kek_id(kek)?,
+            logs: Vec::new(),
             files: BTreeMap::new(),
             mac: String::new(),
         };
@@ -90,8 +109,30 @@ impl<'kek> Vault<'kek> {
     pub(super) fn finish(mut self, host: &str, valid_from: Timestamp) -> Result<(), KeyError> {
         host.clone_into(&mut self.manifest.host);
         self.manifest.valid_from = valid_from;
+        self.write_manifest()
+    }
+
+    /// Adds the key of a log that succeeds the present one: files first, then the manifest that names them.
+    pub(super) fn add_log(&mut self, log: Successor, secret: &[u8], spki: &[u8]) -> Result<(), KeyError> {
+        let role = log_role(self.manifest.logs.len() + 1);
+        for name in [format!("{role}.key"), format!("{role}.pem"), NEW_MANIFEST.to_owned()] {
+            // Left by an attempt that did not finish; no manifest names it.
+            match fs::remove_file(self.dir.join(&name)) {
+                Err(error) if error.kind() != ErrorKind::NotFound => {
+                    return Err(io("remove", &self.dir.join(name), error));
+                }
+                _ => {}
+            }
+        }
+        self.put_key(&role, secret)?;
+        self.put_public(&role, "PUBLIC KEY", spki)?;
+        self.manifest.logs.push(log);
+        self.write_manifest()
+    }
+
+    fn write_manifest(&mut self) -> Result<(), KeyError> {
         self.manifest.mac = hex::encode(hmac::sign(&mac_key(self.kek()?)?, &self.manifest.authenticated()?));
-        let temporary = self.dir.join("manifest.json.new");
+        let temporary = self.dir.join(NEW_MANIFEST);
         write_new(&temporary, &self.manifest.to_json()?)?;
         // The files are named durably before the manifest that vouches for them is.
         sync_dir(&self.dir)?;
@@ -140,6 +181,11 @@ impl<'kek> Vault<'kek> {
 
     pub(super) fn host(&self) -> &str {
         &self.manifest.host
+    }
+
+    /// The logs that succeeded the first one, in order.
+    pub(super) fn successors(&self) -> &[Successor] {
+        &self.manifest.logs
     }
 
     pub(super) fn valid_from(&self) -> Timestamp {
@@ -201,7 +247,10 @@ impl Manifest {
 
     fn authenticated(&self) -> Result<Vec<u8>, KeyError> {
         let fields = (self.format, &self.host, self.valid_from, &self.kek_id, &self.files);
-        serde_json::to_vec(&fields).map_err(|_source| KeyError::Crypto("write the manifest"))
+        // Without successors the bytes are those of the first version of this format.
+        let bytes =
+            if self.logs.is_empty() { serde_json::to_vec(&fields) } else { serde_json::to_vec(&(fields, &self.logs)) };
+        bytes.map_err(|_source| KeyError::Crypto("write the manifest"))
     }
 }
 

@@ -52,6 +52,9 @@ pub fn fsck(dir: &Path, progress: impl FnMut(u64, u64)) -> Result<Report, LogErr
     if let Err(error) = opening::recover(&store, &key, Some(&anchor)) {
         audit.find(error.to_string());
     }
+    if let Err(problem) = store.verify_checksums() {
+        audit.find(format!("the database's files: {problem}"));
+    }
     audit.run(Some(&anchor), progress)
 }
 
@@ -135,10 +138,11 @@ impl<'a> Audit<'a> {
         for (leaf, index) in leaves.iter().zip(from..) {
             let hash = leaf_hash(leaf);
             hashes.push(hash);
-            if self.store.index_of(&hash)? != Some(index) {
+            let place = self.store.place(&hash)?;
+            if place.is_none_or(|(found, _)| found != index) {
                 self.find(format!("leaf {index} is not found by its hash"));
             }
-            self.payload(leaf, index)?;
+            self.payload(leaf, index, place.is_some_and(|(_, has_payload)| has_payload))?;
         }
         let Some(delta) = Delta::append(from, &self.frontier, &hashes) else {
             return Err(LogError::Damaged("the tree's frontier does not fit its size".to_owned()));
@@ -158,18 +162,17 @@ impl<'a> Audit<'a> {
         Ok(u64::try_from(hashes.len()).unwrap_or(count))
     }
 
-    /// Checks that a payload is there, that the leaf speaks of it, and folds its views.
-    fn payload(&mut self, leaf: &[u8], index: u64) -> Result<(), LogError> {
-        let Some(recorded) = views::leaf_digest(leaf) else {
-            if let Some(payload) = self.store.payload(index)? {
-                self.fold(&payload, index);
+    /// Checks that a payload is there if one was given and not erased, that the leaf speaks of it, and folds its views.
+    fn payload(&mut self, leaf: &[u8], index: u64, given: bool) -> Result<(), LogError> {
+        let Some(payload) = self.store.payload(index)? else {
+            if given && !self.store.is_erased(index)? {
+                self.find(format!("the payload of entry {index} is missing"));
             }
             return Ok(());
         };
-        let Some(payload) = self.store.payload(index)? else {
-            return Ok(()); // Logged without an envelope, by a client that keeps its own, or erased.
-        };
-        if views::signed_digest(&payload).is_some_and(|signed| signed != recorded) {
+        if let Some(recorded) = views::leaf_digest(leaf)
+            && views::signed_digest(&payload).is_some_and(|signed| signed != recorded)
+        {
             self.find(format!("the payload of entry {index} is not the one that its leaf records"));
         }
         self.fold(&payload, index);

@@ -8,8 +8,10 @@ use std::{
 
 use super::{
     Inner, Log, LogError, Options, Shared, Skips,
-    sequencer::{Publisher, Sequencer},
+    chain::FROZEN,
+    sequencer::Sequencer,
     snapshot::{Head, Reader, Snapshot},
+    writer::{Publisher, Writer},
 };
 use crate::{
     store::{NewEntry, Store, anchor::Anchor},
@@ -101,6 +103,17 @@ pub(super) fn recover(
     key: &VerifierKey,
     anchor: Option<&Anchor>,
 ) -> Result<(Snapshot, Vec<Hash>), LogError> {
+    let (snapshot, frontier) = recover_head(store, key, anchor)?;
+    check_last_leaf(store, snapshot.head.size)?;
+    Ok((snapshot, frontier))
+}
+
+/// As [`recover`], and does not mind leaves beyond the head.
+pub(super) fn recover_head(
+    store: &Store,
+    key: &VerifierKey,
+    anchor: Option<&Anchor>,
+) -> Result<(Snapshot, Vec<Hash>), LogError> {
     let head = head_of(store, key)?;
     if let Some(anchor) = anchor
         && head.size < anchor.size()
@@ -121,8 +134,13 @@ pub(super) fn recover(
     {
         return Err(LogError::Forked(anchor.size()));
     }
+    Ok((Snapshot { head, partial }, frontier))
+}
+
+/// Checks that the leaves end where the head says.
+pub(super) fn check_last_leaf(store: &Store, size: u64) -> Result<(), LogError> {
     match store.last_leaf()? {
-        Some(last) if last.checked_add(1) == Some(head.size) => Ok((Snapshot { head, partial }, frontier)),
+        Some(last) if last.checked_add(1) == Some(size) => Ok(()),
         _ => Err(LogError::Damaged("there are leaves beyond the head, or the last is missing".to_owned())),
     }
 }
@@ -134,7 +152,11 @@ pub(super) fn open(
     sign: impl Fn(&[u8]) -> [u8; 64] + Send + Sync + 'static,
     options: Options,
 ) -> Result<Log, LogError> {
-    let (store, mut anchor) = Store::open(dir)?;
+    let (store, mut anchor) = if options.skips.home_unsafe {
+        Store::open_copy_unsafe(dir, options.room)?
+    } else {
+        Store::open(dir, options.room)?
+    };
     let key = key_of(&store)?;
     let probe = b"countersign: is this the log's key?";
     if *key.public() != public || key.verify(probe, &sign(probe)).is_err() {
@@ -154,17 +176,25 @@ pub(super) fn open(
         anchor.advance(snapshot.head.size, snapshot.head.root).map_err(crate::store::StoreError::from)?;
     }
     let snapshot = Arc::new(snapshot);
+    let frozen = store.meta(FROZEN)?.map(|origin| String::from_utf8_lossy(&origin).into_owned());
     let shared = Arc::new(Shared::new(store, Arc::clone(&snapshot), options));
-    // Depth 2: the sequencer may be one batch ahead of the anchor's sync, no more.
-    let (publisher, committed) = mpsc::sync_channel(2);
-    let (log_key, sign) = (key.clone(), Box::new(sign));
-    let sequencer = Sequencer { shared: Arc::clone(&shared), key: log_key, sign, snapshot, frontier, publisher };
-    let publisher = Publisher { shared: Arc::clone(&shared), anchor, committed };
+    if let Some(successor) = frozen {
+        shared.queue.close();
+        shared.frozen.get_or_init(|| successor);
+        return Ok(Log(Arc::new(Inner { shared, key, threads: Vec::new().into() })));
+    }
+    // The sequencer hands over only to a free writer; the writer may be one batch ahead of the anchor's sync.
+    let (to_writer, sealed) = mpsc::sync_channel(1);
+    let (to_publisher, written) = mpsc::sync_channel(1);
+    let sequencer = Sequencer::new(Arc::clone(&shared), key.clone(), Box::new(sign), (snapshot, frontier), to_writer);
+    let writer = Writer { shared: Arc::clone(&shared), sealed, publisher: to_publisher };
+    let publisher = Publisher { shared: Arc::clone(&shared), anchor, written };
     let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
         thread::Builder::new().name(name.to_owned()).spawn(run).map_err(|source| LogError::Broken(source.to_string()))
     };
     let threads = vec![
         spawn("log-sequencer", Box::new(move || sequencer.run()))?,
+        spawn("log-writer", Box::new(move || writer.run()))?,
         spawn("log-publisher", Box::new(move || publisher.run()))?,
     ];
     Ok(Log(Arc::new(Inner { shared, key, threads: threads.into() })))

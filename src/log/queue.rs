@@ -1,4 +1,8 @@
 //! The bounded queue between callers and the sequencer. Full means refused at once: nobody waits for room.
+//!
+//! The queue also knows whether the writer is free. The sequencer asks for its next piece of work and is told in one
+//! answer what came in and whether to seal the open batch now: while the writer syncs a batch, the next one grows;
+//! the moment the writer is free it is sealed. So batches follow the load, with no timer.
 
 use std::{
     collections::VecDeque,
@@ -19,9 +23,24 @@ pub(super) struct Prepared {
     pub(super) rows: Vec<Vec<u8>>,
 }
 
-impl Prepared {
-    fn bytes(&self) -> usize {
-        self.leaf.len() + self.payload.len()
+/// A number of entries and their bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Amount {
+    pub(super) entries: usize,
+    pub(super) bytes: usize,
+}
+
+impl Amount {
+    pub(super) const fn plus(self, other: Self) -> Self {
+        Self { entries: self.entries + other.entries, bytes: self.bytes + other.bytes }
+    }
+
+    const fn minus(self, other: Self) -> Self {
+        Self { entries: self.entries.saturating_sub(other.entries), bytes: self.bytes.saturating_sub(other.bytes) }
+    }
+
+    const fn fits(self, most: Self) -> bool {
+        self.entries <= most.entries && self.bytes <= most.bytes
     }
 }
 
@@ -32,34 +51,46 @@ pub(super) struct Request {
     pub(super) reply: oneshot::Sender<Result<Answer, LogError>>,
 }
 
+impl Request {
+    pub(super) fn amount(&self) -> Amount {
+        let bytes = self.entries.iter().map(|entry| entry.leaf.len() + entry.payload.len()).sum();
+        Amount { entries: self.entries.len(), bytes }
+    }
+}
+
+/// The sequencer's next piece of work.
+#[derive(Debug)]
+pub(super) struct Work {
+    /// What came in and fits into the open batch.
+    pub(super) requests: Vec<Request>,
+    /// The writer is free and now reserved: seal the open batch and hand it over.
+    pub(super) seal: bool,
+}
+
 #[derive(Debug, Default)]
 struct State {
     requests: VecDeque<Request>,
-    entries: usize,
-    bytes: usize,
+    waiting: Amount,
     closed: bool,
+    writer_busy: bool,
 }
 
-/// Owned by the callers (who push) and the sequencer (who drains).
+/// Owned by the callers (who push), the sequencer (who asks for work) and the writer (who says that it is free).
 #[derive(Debug)]
 pub(super) struct Queue {
     state: Mutex<State>,
-    filled: Condvar,
-    most_entries: usize,
-    most_bytes: usize,
-    batch_entries: usize,
-    batch_bytes: usize,
+    changed: Condvar,
+    most: Amount,
+    batch: Amount,
 }
 
 impl Queue {
     pub(super) fn new(options: &Options) -> Self {
         Self {
             state: Mutex::default(),
-            filled: Condvar::new(),
-            most_entries: options.queue_entries,
-            most_bytes: options.queue_bytes,
-            batch_entries: options.batch_entries,
-            batch_bytes: options.batch_bytes,
+            changed: Condvar::new(),
+            most: Amount { entries: options.queue_entries, bytes: options.queue_bytes },
+            batch: Amount { entries: options.batch_entries, bytes: options.batch_bytes },
         }
     }
 
@@ -69,50 +100,69 @@ impl Queue {
 
     /// Takes a request in, or refuses it.
     pub(super) fn push(&self, request: Request) -> Result<(), LogError> {
-        let (entries, bytes) = (request.entries.len(), request.entries.iter().map(Prepared::bytes).sum::<usize>());
+        let amount = request.amount();
         let mut state = self.state();
         if state.closed {
             return Err(LogError::Closed);
         }
         // A request that is larger than the whole queue still gets in when the queue is empty.
-        let fits = state.entries + entries <= self.most_entries && state.bytes + bytes <= self.most_bytes;
-        if !fits && !state.requests.is_empty() || self.most_entries == 0 {
+        let fits = state.waiting.plus(amount).fits(self.most);
+        if !fits && !state.requests.is_empty() || self.most.entries == 0 {
             return Err(LogError::Full);
         }
-        state.entries += entries;
-        state.bytes += bytes;
+        state.waiting = state.waiting.plus(amount);
+        let was_empty = state.requests.is_empty();
         state.requests.push_back(request);
-        self.filled.notify_one();
+        drop(state);
+        if was_empty {
+            self.changed.notify_one();
+        }
         Ok(())
     }
 
-    /// Waits for requests and takes what is there, up to one batch. `None` once closed and empty.
-    pub(super) fn drain(&self) -> Option<Vec<Request>> {
-        let mut state = self
-            .filled
-            .wait_while(self.state(), |state| state.requests.is_empty() && !state.closed)
-            .unwrap_or_else(PoisonError::into_inner);
-        let (mut taken, mut entries, mut bytes) = (Vec::new(), 0, 0);
-        while let Some(request) = state.requests.pop_front() {
-            let of_request = request.entries.iter().map(Prepared::bytes).sum::<usize>();
-            let full = entries + request.entries.len() > self.batch_entries || bytes + of_request > self.batch_bytes;
-            if full && !taken.is_empty() {
-                state.requests.push_front(request);
-                break;
+    /// Waits until there is something to do for a sequencer whose open batch has grown to `open`. `None` once the queue
+    /// is closed, empty, and nothing is open.
+    pub(super) fn next(&self, open: Amount) -> Option<Work> {
+        let mut state = self.state();
+        loop {
+            let requests = self.take(&mut state, open);
+            let seal = (open.entries > 0 || !requests.is_empty()) && !state.writer_busy;
+            if seal || !requests.is_empty() {
+                state.writer_busy |= seal;
+                return Some(Work { requests, seal });
             }
-            entries += request.entries.len();
-            bytes += of_request;
-            taken.push(request);
+            if state.closed && state.requests.is_empty() && open.entries == 0 {
+                return None;
+            }
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
-        state.entries -= entries;
-        state.bytes -= bytes;
-        (!taken.is_empty()).then_some(taken)
     }
 
-    /// Lets nothing more in; what is in will still be drained.
+    /// Takes requests from the front as long as they fit beside `open`; one always fits into an empty batch.
+    fn take(&self, state: &mut State, mut open: Amount) -> Vec<Request> {
+        let mut taken = Vec::new();
+        while let Some(request) = state.requests.front() {
+            let amount = request.amount();
+            if open.entries > 0 && !open.plus(amount).fits(self.batch) {
+                break;
+            }
+            open = open.plus(amount);
+            state.waiting = state.waiting.minus(amount);
+            taken.extend(state.requests.pop_front());
+        }
+        taken
+    }
+
+    /// The writer (or a sequencer that reserved it and has nothing to hand over) is free.
+    pub(super) fn writer_is_free(&self) {
+        self.state().writer_busy = false;
+        self.changed.notify_all();
+    }
+
+    /// Lets nothing more in; what is in will still be worked off.
     pub(super) fn close(&self) {
         self.state().closed = true;
-        self.filled.notify_all();
+        self.changed.notify_all();
     }
 
     /// Whether [`Queue::close`] was called.
@@ -122,6 +172,6 @@ impl Queue {
 
     /// Entries that wait.
     pub(super) fn depth(&self) -> usize {
-        self.state().entries
+        self.state().waiting.entries
     }
 }

@@ -1,39 +1,39 @@
-//! The sequencer: one thread that owns the tree, and one that owns the anchor.
+//! The sequencer: the one thread that owns the tree. Behind it the writer, which owns the disk, and the publisher,
+//! which owns the anchor.
 //!
-//! What a batch goes through, and what a crash after each step means:
+//! What an entry goes through, and what a crash after each step means:
 //!
-//! 1. The sequencer drains the queue. Crash: nobody was answered, nothing is there.
-//! 2. It finds duplicates, gives out indexes, builds the batch and computes the new nodes. Then it hashes every leaf
-//!    again from the finished batch, the very bytes about to be stored. A hash that differs means broken memory: the log
-//!    stops before anything is signed.
-//! 3. It signs the checkpoint. Nobody sees it yet, so another one of the same size after a crash is harmless.
-//! 4. It writes one synced batch: leaves, tiles, payloads, views, head. Crash: the batch is there or not, whole; nobody
-//!    was answered either way.
-//! 5. The publisher writes and syncs the anchor, while the sequencer is at the next batch already. Crash before: the
-//!    database is ahead of the anchor, which opening accepts (see `store::anchor`).
-//! 6. The publisher makes the head visible and answers. From here on the batch may never be missing.
+//! 1. The caller hashes its leaf, folds its rows and puts both into the queue. Crash: nobody was answered, nothing is
+//!    there.
+//! 2. The sequencer finds duplicates, gives out an index and adds the entry to the *open* batch, which grows as long as
+//!    the writer is busy with the batch before. Crash: the same.
+//! 3. When the writer is free, the batch is *sealed*: the sequencer computes the new nodes, and hashes every leaf again
+//!    from the finished batch, the very bytes about to be stored. A hash that differs means broken memory: the log stops
+//!    before anything is signed. Then it signs the checkpoint. Nobody sees it yet, so another one of the same size after
+//!    a crash is harmless.
+//! 4. The writer writes one synced batch: leaves, tiles, payloads, views, head. Crash: the batch is there or not, whole;
+//!    nobody was answered either way. The sequencer is at the next open batch already.
+//! 5. The publisher writes and syncs the anchor, while the writer is at the next batch. Crash before: the database is
+//!    ahead of the anchor, which opening accepts (see `store::anchor`).
+//! 6. The publisher makes the head visible and answers. From here on the batch may never be missing. The caller makes
+//!    its own proof from the nodes of the batch, which all callers of the batch share, and reads no disk for it.
 //!
 //! After a step failed the log is *broken*: nothing more is written, every append is refused, reads go on with the last
-//! published head. Opening anew decides from what is on disk.
+//! published head. Opening anew decides from what is on disk. A disk that is too full is not a failure: it is noticed
+//! before step 3, when nothing has happened yet (see `store::headroom`).
 
-use std::{
-    collections::HashMap,
-    fmt, io,
-    sync::{
-        Arc,
-        mpsc::{Receiver, SyncSender},
-    },
-};
+use std::{collections::HashMap, fmt, io, sync::Arc, sync::mpsc::SyncSender};
 
 use tokio::sync::oneshot;
 
 use super::{
     LogError, Shared,
-    queue::Request,
+    queue::{Amount, Request},
     snapshot::{Head, Snapshot},
+    writer::Sealed,
 };
 use crate::{
-    store::{Batch, NewEntry, Store, anchor::Anchor},
+    store::{Batch, NewEntry, Store},
     tlog::{
         Checkpoint, Delta, Hash, VerifierKey, leaf_hash,
         tile::{HEIGHT, WIDTH},
@@ -68,6 +68,8 @@ pub struct Skips {
     pub anchor_unsafe: bool,
     /// Leaves are not hashed again before the checkpoint is signed.
     pub recompute_unsafe: bool,
+    /// A copy of a log is opened as if it were the log itself.
+    pub home_unsafe: bool,
 }
 
 /// What signs checkpoints.
@@ -82,13 +84,20 @@ pub(super) struct Answer {
     pub(super) delta: Option<Arc<Delta>>,
 }
 
-type Reply = oneshot::Sender<Result<Answer, LogError>>;
+/// Where an answer goes.
+pub(super) type Reply = oneshot::Sender<Result<Answer, LogError>>;
 
-/// A batch that is on disk, on its way to the publisher.
-pub(super) struct Committed {
-    snapshot: Arc<Snapshot>,
-    delta: Option<Arc<Delta>>,
+/// The batch that grows while the writer is busy.
+#[derive(Debug, Default)]
+struct Open {
+    batch: Batch,
+    /// The leaf hashes of its entries, in order.
+    hashes: Vec<Hash>,
+    /// Their indexes.
+    seen: HashMap<Hash, u64>,
+    /// By request: who waits, and the index of each entry.
     replies: Vec<(Reply, Vec<u64>)>,
+    amount: Amount,
 }
 
 /// Owned by the sequencer's thread alone.
@@ -96,11 +105,14 @@ pub(super) struct Sequencer {
     pub(super) shared: Arc<Shared>,
     pub(super) key: VerifierKey,
     pub(super) sign: Sign,
-    /// The newest committed state, published or not.
-    pub(super) snapshot: Arc<Snapshot>,
+    /// The newest sealed state, on disk or on its way there.
+    snapshot: Arc<Snapshot>,
     /// The hashes of its frontier, low to high.
-    pub(super) frontier: Vec<Hash>,
-    pub(super) publisher: SyncSender<Committed>,
+    frontier: Vec<Hash>,
+    open: Open,
+    /// The entries of the batch that was sealed last, which the database may not show yet.
+    sealed: HashMap<Hash, u64>,
+    writer: SyncSender<Sealed>,
 }
 
 impl fmt::Debug for Sequencer {
@@ -110,120 +122,159 @@ impl fmt::Debug for Sequencer {
 }
 
 /// Refuses whatever still waits when a thread ends, even by a panic.
-struct Ending<'a>(&'a Shared);
+pub(super) struct Ending<'a>(pub(super) &'a Shared);
 
 impl Drop for Ending<'_> {
     fn drop(&mut self) {
         self.0.queue.close();
         if std::thread::panicking() {
             self.0.set_broken("a thread of the log panicked; see the service's log, then restart");
-            while let Some(requests) = self.0.queue.drain() {
-                refuse(&self.0.broken_reason(), requests.into_iter().map(|request| request.reply));
+            self.0.queue.writer_is_free();
+            while let Some(work) = self.0.queue.next(Amount::default()) {
+                self.0.queue.writer_is_free();
+                refuse(&self.0.broken_reason(), work.requests.into_iter().map(|request| request.reply));
             }
         }
     }
 }
 
-fn refuse(reason: &str, replies: impl IntoIterator<Item = Reply>) {
+/// Tells everyone that the log is broken.
+pub(super) fn refuse(reason: &str, replies: impl IntoIterator<Item = Reply>) {
     for reply in replies {
         // A caller that went away needs no answer.
         drop(reply.send(Err(LogError::Broken(reason.to_owned()))));
     }
 }
 
-/// What a batch added, if anything, and by request the index of each entry.
-type Batched = (Option<Arc<Delta>>, Vec<Vec<u64>>);
-
 impl Sequencer {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        key: VerifierKey,
+        sign: Sign,
+        (snapshot, frontier): (Arc<Snapshot>, Vec<Hash>),
+        writer: SyncSender<Sealed>,
+    ) -> Self {
+        Self { shared, key, sign, snapshot, frontier, open: Open::default(), sealed: HashMap::new(), writer }
+    }
+
     /// Runs until the queue is closed and empty.
     pub(super) fn run(mut self) {
         let shared = Arc::clone(&self.shared);
         let _ending = Ending(&shared);
-        while let Some(requests) = shared.queue.drain() {
-            if !shared.is_broken() {
-                match self.commit(&requests) {
-                    Ok((delta, indexes)) => {
-                        let replies = requests.into_iter().map(|request| request.reply).zip(indexes).collect();
-                        let committed = Committed { snapshot: Arc::clone(&self.snapshot), delta, replies };
-                        if let Err(lost) = self.publisher.send(committed) {
-                            shared.set_broken("the thread that writes the anchor ended; restart the service");
-                            refuse(&shared.broken_reason(), lost.0.replies.into_iter().map(|(reply, _)| reply));
-                        }
-                        continue;
-                    }
-                    Err(error) => shared.set_broken(&error.to_string()),
+        while let Some(work) = shared.queue.next(self.open.amount) {
+            for request in work.requests {
+                if shared.is_broken() {
+                    refuse(&shared.broken_reason(), [request.reply]);
+                } else if let Err(error) = self.add(request) {
+                    shared.set_broken(&error.to_string());
                 }
             }
-            refuse(&shared.broken_reason(), requests.into_iter().map(|request| request.reply));
+            if work.seal {
+                self.hand_over(&shared);
+            }
+            if shared.is_broken() {
+                let open = std::mem::take(&mut self.open);
+                refuse(&shared.broken_reason(), open.replies.into_iter().map(|(reply, _)| reply));
+            }
         }
     }
 
-    /// Steps 2 to 4. Returns what the batch added and, by request, the index of each entry.
-    fn commit(&mut self, requests: &[Request]) -> Result<Batched, LogError> {
-        let store = &self.shared.store;
-        let old = self.snapshot.head.size;
-        let (mut batch, mut hashes) = (Batch::default(), Vec::new());
-        let mut seen: HashMap<Hash, u64> = HashMap::new();
-        let mut next = old;
-        let mut indexes = Vec::with_capacity(requests.len());
-        for request in requests {
-            let mut of_request = Vec::with_capacity(request.entries.len());
-            for entry in &request.entries {
-                let known = match seen.get(&entry.hash) {
-                    Some(index) => Some(*index),
-                    None => store.index_of(&entry.hash)?,
-                };
-                if let Some(index) = known {
-                    of_request.push(index);
-                    continue;
+    /// Seals the open batch and gives it to the writer, which is free and reserved.
+    fn hand_over(&mut self, shared: &Shared) {
+        let sealed = if shared.is_broken() { Ok(None) } else { self.seal() };
+        match sealed {
+            Ok(Some(sealed)) => {
+                if let Err(lost) = self.writer.send(sealed) {
+                    shared.set_broken("the thread that writes to disk ended; restart the service");
+                    lost.0.refuse(&shared.broken_reason());
                 }
-                let new = NewEntry { leaf: &entry.leaf, hash: &entry.hash, payload: &entry.payload, rows: &entry.rows };
-                store.put_entry(&mut batch, next, &new)?;
-                seen.insert(entry.hash, next);
-                hashes.push(entry.hash);
-                of_request.push(next);
-                next += 1;
+                return;
             }
-            indexes.push(of_request);
+            Ok(None) => {}
+            Err(error) => shared.set_broken(&error.to_string()),
         }
-        self.shared.counters.entries(requests.iter().map(|request| request.entries.len()).sum(), hashes.len());
-        if hashes.is_empty() {
-            return Ok((None, indexes));
+        shared.queue.writer_is_free();
+    }
+
+    /// Step 2. After an error the open batch is of no use.
+    fn add(&mut self, request: Request) -> Result<(), LogError> {
+        let amount = request.amount();
+        let mut indexes = Vec::with_capacity(request.entries.len());
+        for entry in &request.entries {
+            let known = match self.open.seen.get(&entry.hash).or_else(|| self.sealed.get(&entry.hash)) {
+                Some(index) => Some(*index),
+                None => self.shared.store.index_of(&entry.hash)?,
+            };
+            if let Some(index) = known {
+                indexes.push(index);
+                continue;
+            }
+            let index = self.next_index();
+            let new = NewEntry { leaf: &entry.leaf, hash: &entry.hash, payload: &entry.payload, rows: &entry.rows };
+            self.shared.store.put_entry(&mut self.open.batch, index, &new)?;
+            self.open.seen.insert(entry.hash, index);
+            self.open.hashes.push(entry.hash);
+            indexes.push(index);
         }
-        let delta = Delta::append(old, &self.frontier, &hashes)
+        self.open.replies.push((request.reply, indexes));
+        self.open.amount = self.open.amount.plus(amount);
+        Ok(())
+    }
+
+    fn next_index(&self) -> u64 {
+        self.snapshot.head.size.saturating_add(u64::try_from(self.open.hashes.len()).unwrap_or(u64::MAX))
+    }
+
+    /// Step 3. `None` if there was no room on the disk: everyone was told, and nothing happened.
+    fn seal(&mut self) -> Result<Option<Sealed>, LogError> {
+        let mut open = std::mem::take(&mut self.open);
+        self.shared.counters.entries(open.amount.entries, open.hashes.len());
+        if open.hashes.is_empty() {
+            return Ok(Some(Sealed {
+                batch: None,
+                snapshot: Arc::clone(&self.snapshot),
+                delta: None,
+                replies: open.replies,
+            }));
+        }
+        if let Err(full) = self.shared.store.check_room(open.amount.bytes) {
+            for (reply, _) in open.replies {
+                drop(reply.send(Err(LogError::DiskFull(full.clone()))));
+            }
+            return Ok(None);
+        }
+        let (snapshot, delta) = match self.seal_batch(&mut open) {
+            Ok(sealed) => sealed,
+            Err(error) => {
+                self.open.replies = open.replies; // Refused by `run`, with the reason.
+                return Err(error);
+            }
+        };
+        self.frontier = delta.frontier();
+        self.snapshot = Arc::clone(&snapshot);
+        self.sealed = open.seen;
+        Ok(Some(Sealed { batch: Some(open.batch), snapshot, delta: Some(Arc::new(delta)), replies: open.replies }))
+    }
+
+    /// Adds tiles and signed head to the batch.
+    fn seal_batch(&self, open: &mut Open) -> Result<(Arc<Snapshot>, Delta), LogError> {
+        let store = &self.shared.store;
+        let delta = Delta::append(self.snapshot.head.size, &self.frontier, &open.hashes)
             .ok_or_else(|| LogError::Damaged("the tree's frontier does not fit its size".to_owned()))?;
-        self.write(batch, &delta)?;
-        Ok((Some(Arc::new(delta)), indexes))
-    }
-
-    fn write(&mut self, mut batch: Batch, delta: &Delta) -> Result<(), LogError> {
-        let store = &self.shared.store;
         let mut partial = self.snapshot.partial.clone();
-        add_to_tiles(
-            &mut partial,
-            delta,
-            |level, index, hashes| Ok(store.put_tile(&mut batch, level, index, hashes)?),
-        )?;
+        add_to_tiles(&mut partial, &delta, |level, index, hashes| {
+            Ok(store.put_tile(&mut open.batch, level, index, hashes)?)
+        })?;
         if let Some(damage) = &self.shared.damage {
-            batch.damage_unsafe(damage.as_ref());
+            open.batch.damage_unsafe(damage.as_ref());
         }
         if !self.shared.skips.recompute_unsafe {
-            recompute(store, &batch, delta)?;
+            recompute(store, &open.batch, &delta)?;
         }
         let (size, root) = (delta.edge().size(), delta.edge().root());
         let checkpoint = Checkpoint { origin: self.key.name().to_owned(), size, root }.sign(&self.key, &self.sign)?;
-        store.put_meta(&mut batch, "head", checkpoint.as_bytes())?;
-        self.shared.fault(Step::Commit)?;
-        if self.shared.skips.sync_unsafe {
-            store.commit_unsafe(batch)?;
-        } else {
-            store.commit(batch)?;
-        }
-        self.shared.counters.commit();
-        self.shared.fault(Step::Committed)?;
-        self.frontier = delta.frontier();
-        self.snapshot = Arc::new(Snapshot { head: Head { size, root, checkpoint: checkpoint.into() }, partial });
-        Ok(())
+        store.put_meta(&mut open.batch, "head", checkpoint.as_bytes())?;
+        Ok((Arc::new(Snapshot { head: Head { size, root, checkpoint: checkpoint.into() }, partial }), delta))
     }
 }
 
@@ -263,54 +314,4 @@ pub(super) fn add_to_tiles(
         }
     }
     Ok(())
-}
-
-/// Owned by the publisher's thread alone: steps 5 and 6.
-pub(super) struct Publisher {
-    pub(super) shared: Arc<Shared>,
-    pub(super) anchor: Anchor,
-    pub(super) committed: Receiver<Committed>,
-}
-
-impl Publisher {
-    /// Runs until the sequencer is gone and everything it committed is published.
-    pub(super) fn run(mut self) {
-        let shared = Arc::clone(&self.shared);
-        let _ending = Ending(&shared);
-        while let Ok(first) = self.committed.recv() {
-            // One anchor covers all batches that are committed by now.
-            let mut waiting = vec![first];
-            waiting.extend(self.committed.try_iter());
-            let newest = waiting.last().map(|committed| Arc::clone(&committed.snapshot));
-            if !shared.is_broken()
-                && let Some(snapshot) = newest
-            {
-                match self.anchor(&snapshot) {
-                    Ok(()) => shared.publish(snapshot),
-                    Err(error) => shared.set_broken(&error.to_string()),
-                }
-            }
-            for committed in waiting {
-                if shared.published().head.size < committed.snapshot.head.size {
-                    refuse(&shared.broken_reason(), committed.replies.into_iter().map(|(reply, _)| reply));
-                    continue;
-                }
-                for (reply, indexes) in committed.replies {
-                    let snapshot = Arc::clone(&committed.snapshot);
-                    // A caller that went away needs no answer.
-                    drop(reply.send(Ok(Answer { indexes, snapshot, delta: committed.delta.clone() })));
-                }
-            }
-        }
-    }
-
-    fn anchor(&mut self, snapshot: &Snapshot) -> Result<(), LogError> {
-        if snapshot.head.size > self.anchor.size() && !self.shared.skips.anchor_unsafe {
-            self.shared.fault(Step::Anchor)?;
-            self.anchor.advance(snapshot.head.size, snapshot.head.root).map_err(crate::store::StoreError::from)?;
-            self.shared.counters.anchor();
-            self.shared.fault(Step::Anchored)?;
-        }
-        Ok(())
-    }
 }

@@ -84,7 +84,7 @@ fn documents(config: &Config, parts: &Parts) -> Router {
     let base = base_url(config, parts);
     let document = |text: String| get(move || async move { reply(JSON, SHORT, text.into_bytes()) });
     Router::new()
-        .route("/trusted_root.json", document(parts.keyring.trusted_root().to_owned()))
+        .route("/trusted_root.json", document(parts.keyring.trusted_root().to_string()))
         .route("/signing_config.v0.2.json", document(parts.keyring.signing_config(&base)))
         .route("/client_trust_config.json", document(parts.keyring.client_trust_config(&base)))
 }

@@ -79,7 +79,7 @@ pub(super) async fn open(config: &Config, clock: Clock) -> anyhow::Result<Parts>
     let log = Log::open(&config.log_dir(), public_key, move |note| key.sign(note), Options::default())?;
     let registry = Registry::new(config.registry.clone())?;
     let signing = Arc::new(Signing::new(Arc::clone(&keyring), log.clone(), registry.clone()));
-    let mut roots = vec![Arc::new(TrustedRoot::parse(keyring.trusted_root())?)];
+    let mut roots = vec![Arc::new(TrustedRoot::parse(&keyring.trusted_root())?)];
     for path in &config.trust.extra_roots {
         let root = TrustedRoot::parse(&read(path)?).with_context(|| format!("in {}", path.display()))?;
         roots.push(Arc::new(root));

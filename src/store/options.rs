@@ -18,6 +18,7 @@ pub(super) fn database() -> Options {
     options.set_paranoid_checks(true);
     options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
     options.set_track_and_verify_wals_in_manifest(true);
+    super::shim::protect(&mut options);
     options.set_recycle_log_file_num(0);
     options.set_max_total_wal_size(256 * 1024 * 1024);
     options.set_db_write_buffer_size(MEMTABLES);

@@ -144,3 +144,41 @@ pub fn push_entry(bundle: &mut Vec<u8>, entry: &[u8]) -> Option<()> {
     bundle.extend_from_slice(entry);
     Some(())
 }
+
+/// Why bytes are not an entry bundle.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum BundleError {
+    /// No bundle has that many entries.
+    #[error("an entry bundle has 1 to 256 entries, not {0}")]
+    Width(u16),
+    /// The bytes end before the entries do.
+    #[error("entry bundle ends within entry {at} of {width}")]
+    Short {
+        /// The entry's place in the bundle, from 0.
+        at: u16,
+        /// The number of entries that there should be.
+        width: u16,
+    },
+    /// The entries end before the bytes do.
+    #[error("entry bundle has {0} bytes after its last entry")]
+    Trailing(usize),
+}
+
+/// Parses a bundle of exactly `width` entries, as [`push_entry`] writes them.
+///
+/// Whether they are the log's is another question: their leaf hashes must be those of the tile of level 0 beside it.
+pub fn parse_entries(bundle: &[u8], width: u16) -> Result<Vec<&[u8]>, BundleError> {
+    if !(1..=256).contains(&width) {
+        return Err(BundleError::Width(width));
+    }
+    let mut entries = Vec::with_capacity(usize::from(width));
+    let mut bundle = bundle;
+    for at in 0..width {
+        let short = BundleError::Short { at, width };
+        let (length, rest) = bundle.split_first_chunk().ok_or(short)?;
+        let (entry, rest) = rest.split_at_checked(usize::from(u16::from_be_bytes(*length))).ok_or(short)?;
+        entries.push(entry);
+        bundle = rest;
+    }
+    if bundle.is_empty() { Ok(entries) } else { Err(BundleError::Trailing(bundle.len())) }
+}

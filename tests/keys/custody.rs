@@ -24,7 +24,7 @@ fn the_directory_is_tight_and_is_never_made_twice() {
     keys.require_host(HOST).unwrap();
     assert!(matches!(keys.require_host("other.example.org"), Err(KeyError::WrongHost { .. })));
     let public = Public::open(dir.path()).unwrap();
-    assert_eq!(public.trusted_root(), keys.trusted_root());
+    assert_eq!(public.trusted_root(), &*keys.trusted_root());
     assert_eq!(public.expiries().len(), 5);
     assert_eq!(format!("{keys:?} {:?}", kek()), r#"Keyring { host: "sign.example.org", .. } Kek(..)"#);
 }
@@ -72,8 +72,8 @@ fn directories_that_cannot_be_opened_say_why() {
 fn directories_of_format_1_open() {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/keys-v1");
     let keys = Keyring::open(&dir, &kek()).unwrap();
-    assert_eq!(keys.trusted_root(), fs::read_to_string(dir.join("trusted_root.json")).unwrap());
-    let root = TrustedRoot::parse(keys.trusted_root()).unwrap();
+    assert_eq!(*keys.trusted_root(), *fs::read_to_string(dir.join("trusted_root.json")).unwrap());
+    let root = TrustedRoot::parse(&keys.trusted_root()).unwrap();
     let bundle = bundle(&keys, &builder(), &Content::File(b"artifact"), now()).to_string();
     verify(bundle.as_bytes(), &Digest::of(b"artifact"), &root).unwrap();
 }

@@ -31,7 +31,7 @@ async fn trust_material_is_for_every_role_and_for_nobody_else() {
     let face = Trust::new(keys.clone(), "https://sign.example.org:8443".to_owned(), now);
     for role in Role::ALL {
         let reply = face.get_trusted_root(from(&[role], GetTrustedRootRequest {})).await.unwrap().into_inner();
-        assert_eq!(reply.trusted_root, keys.trusted_root());
+        assert_eq!(reply.trusted_root, *keys.trusted_root());
     }
     let status = face.get_status(from(&[Role::Auditor], GetStatusRequest {})).await.unwrap().into_inner();
     assert_eq!(status.expiries.len(), 5);

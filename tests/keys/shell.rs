@@ -43,7 +43,7 @@ async fn init_makes_what_trust_reads() {
     let at = kek.to_str().unwrap();
     init(&data, "sign.example.org", &["--kek-file", at, "--generate-kek"]).await.unwrap();
     let keys = Keyring::open(&data, &Kek::from_file(&kek).unwrap()).unwrap();
-    assert_eq!(fs::read_to_string(data.join("trusted_root.json")).unwrap(), keys.trusted_root());
+    assert_eq!(fs::read_to_string(data.join("trusted_root.json")).unwrap(), *keys.trusted_root());
     let settings: toml::Table = toml::from_str(&fs::read_to_string(data.join("countersign.toml")).unwrap()).unwrap();
     let source: KekSource = settings["kek"].clone().try_into().unwrap();
     assert_eq!(source, KekSource::File(kek.clone()));

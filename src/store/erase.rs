@@ -1,0 +1,56 @@
+//! Erasing a payload: the row, the rows that were folded from it, and every byte of them in any file.
+//!
+//! A deletion alone leaves the bytes in the write-ahead log, in table files and in blob files until they happen to be
+//! rewritten. So all memtables are flushed, which lets the old write-ahead logs go, and the few files that hold the keys
+//! are rewritten at once, their blobs too. Leaves and tiles are not touched: every proof stays as it is.
+
+use rocksdb::{BottommostLevelCompaction, CompactOptions, FlushOptions, WriteBatch};
+
+use super::{Batch, ERASED, FAMILIES, META, PAYLOADS, Store, StoreError, VIEWS};
+
+impl Store {
+    /// Deletes the payload of entry `index` and its view rows (`rows` are their prefixes), synced, and remembers that.
+    pub fn erase(&self, index: u64, rows: &[Vec<u8>]) -> Result<(), StoreError> {
+        let key = index.to_be_bytes();
+        let mut batch = WriteBatch::default();
+        batch.delete_cf(self.family(PAYLOADS)?, key);
+        for row in rows {
+            batch.delete_cf(self.family(VIEWS)?, [row.as_slice(), &key].concat());
+        }
+        batch.put_cf(self.family(ERASED)?, key, []);
+        self.commit(Batch(batch))?;
+        self.purge(&key, rows)
+    }
+
+    /// Whether the payload of entry `index` was erased.
+    pub fn is_erased(&self, index: u64) -> Result<bool, StoreError> {
+        Ok(self.read(ERASED, &index.to_be_bytes())?.is_some())
+    }
+
+    /// Rewrites the files that may still hold the deleted rows.
+    fn purge(&self, key: &[u8; 8], rows: &[Vec<u8>]) -> Result<(), StoreError> {
+        let families = FAMILIES.iter().map(|name| self.family(name)).collect::<Result<Vec<_>, _>>()?;
+        let mut flush = FlushOptions::default();
+        flush.set_wait(true);
+        self.db.flush_cfs_opt(&families, &flush)?;
+        let mut compact = CompactOptions::default();
+        compact.set_bottommost_level_compaction(BottommostLevelCompaction::Force);
+        compact.set_exclusive_manual_compaction(false);
+        // Blobs are never collected otherwise; now those of the rewritten table files are.
+        let payloads = self.family(PAYLOADS)?;
+        self.db.set_options_cf(
+            payloads,
+            &[("enable_blob_garbage_collection", "true"), ("blob_garbage_collection_age_cutoff", "1.0")],
+        )?;
+        self.db.compact_range_cf_opt(payloads, Some(key), Some(key), &compact);
+        self.db.set_options_cf(payloads, &[("enable_blob_garbage_collection", "false")])?;
+        for row in rows {
+            let row = [row.as_slice(), key].concat();
+            self.db.compact_range_cf_opt(self.family(VIEWS)?, Some(&row), Some(&row), &compact);
+        }
+        // A write-ahead log goes when nothing in it is needed: a synced row in the newest one makes the old ones old.
+        let mut batch = Batch::default();
+        self.put(&mut batch, META, b"purged", key)?;
+        self.commit(batch)
+    }
+}
