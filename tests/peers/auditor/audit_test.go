@@ -169,9 +169,29 @@ func TestAMissingFileIsNoticed(t *testing.T) {
 	}
 }
 
+func TestABundleOfAnotherLengthIsNoticed(t *testing.T) {
+	log := serve(t)
+	log.grow(600, "entry")
+	path := filepath.Join(log.dir, "tile", "entries", "001")
+	whole, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	last := len("entry 511") + 2
+	for name, body := range map[string][]byte{"one too few": whole[:len(whole)-last], "one too many": append(whole, whole[len(whole)-last:]...)} {
+		if err := os.WriteFile(path, body, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		text, failed, err := log.audit()
+		if failed == 0 || err != nil || !strings.Contains(text, "FAIL  whole log, Tessera") {
+			t.Errorf("%s: %d failed, %v\n%s", name, failed, err, text)
+		}
+	}
+}
+
 func TestALogWithoutAnyTileIsNotWaitedForEndlessly(t *testing.T) {
 	log := serve(t)
-	log.grow(20*256, "entry")
+	log.grow(40*256, "entry")
 	if err := os.RemoveAll(filepath.Join(log.dir, "tile", "0")); err != nil {
 		t.Fatal(err)
 	}
@@ -179,6 +199,68 @@ func TestALogWithoutAnyTileIsNotWaitedForEndlessly(t *testing.T) {
 	text, failed, err := log.audit("--timeout", "3s")
 	if failed == 0 || err != nil || time.Since(started) > 10*time.Second {
 		t.Errorf("%d failed after %v, %v\n%s", failed, time.Since(started), err, text)
+	}
+}
+
+// A server of plain files has the right bytes and not the right headers.
+func TestTheDutiesOfAServerAreChecked(t *testing.T) {
+	log := serve(t)
+	log.grow(300, "entry")
+	files := http.FileServer(http.Dir(log.dir))
+	kinds := func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Cache-Control", "public, max-age=31536000, immutable")
+		w.Header().Set("Content-Type", "application/octet-stream")
+		if r.URL.Path == "/checkpoint" {
+			w.Header().Set("Cache-Control", "max-age=5")
+			w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		}
+		files.ServeHTTP(w, r)
+	}
+	for name, c := range map[string]struct {
+		handler http.HandlerFunc
+		red     string
+	}{
+		"as it should be":   {kinds, ""},
+		"no cache headers":  {files.ServeHTTP, "content types and caching"},
+		"an immutable head": {func(w http.ResponseWriter, r *http.Request) { kinds(headers{w, "Cache-Control", "immutable"}, r) }, "content types and caching"},
+		"a head without any": {func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == "/checkpoint" {
+				w = headers{w, "Cache-Control", ""}
+			}
+			kinds(w, r)
+		}, "content types and caching"},
+		"tiles as text": {func(w http.ResponseWriter, r *http.Request) {
+			kinds(headers{w, "Content-Type", "text/plain; charset=utf-8"}, r)
+		}, "content types and caching"},
+		"anything is answered": {everything(kinds, log.dir), "nothing past the checkpoint"},
+	} {
+		server := httptest.NewServer(c.handler)
+		text, failed, err := log.audit("--url", server.URL, "--duties")
+		server.Close()
+		good := failed == 0 && c.red == "" || failed == 1 && c.red != "" && strings.Contains(text, "FAIL  "+c.red)
+		if err != nil || !good {
+			t.Errorf("%s: %d failed, %v\n%s", name, failed, err, text)
+		}
+	}
+}
+
+// headers forces one header.
+type headers struct {
+	http.ResponseWriter
+	name, value string
+}
+
+func (h headers) WriteHeader(status int) {
+	h.Header().Set(h.name, h.value)
+	h.ResponseWriter.WriteHeader(status)
+}
+
+// everything answers what is not there with an empty file.
+func everything(handler http.HandlerFunc, dir string) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if _, err := os.Stat(filepath.Join(dir, r.URL.Path)); err == nil {
+			handler(w, r)
+		}
 	}
 }
 
