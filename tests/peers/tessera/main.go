@@ -30,6 +30,13 @@ const (
 	traceTime = 2 * time.Second
 )
 
+// figures is the file that is written.
+type figures struct {
+	Name    string `json:"name"`
+	Machine string `json:"machine"`
+	Runs    []row  `json:"runs"`
+}
+
 // row is one line of the table. Fsyncs is absent where they could not be counted.
 type row struct {
 	Label      string  `json:"label"`
@@ -171,7 +178,7 @@ func (p plan) run() error {
 	if p.out == "" {
 		return nil
 	}
-	text, err := json.MarshalIndent(map[string]any{"name": "log-peer", "machine": machine(), "runs": rows}, "", "  ")
+	text, err := json.MarshalIndent(figures{Name: "log-peer", Machine: machine(), Runs: rows}, "", "  ")
 	if err != nil {
 		return err
 	}
