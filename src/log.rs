@@ -355,10 +355,19 @@ impl Inner {
     fn close(&self) {
         self.shared.queue.close();
         let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        if threads.is_empty() {
+            return;
+        }
         for thread in threads {
             if thread.join().is_err() {
                 tracing::error!("a thread of the log panicked");
             }
+        }
+        if !self.shared.is_broken()
+            && let Err(error) = self.shared.store.flush()
+        {
+            // Everything is in the write-ahead log; the next opening takes a little longer.
+            tracing::warn!(%error, "the log was closed without a flush");
         }
     }
 }

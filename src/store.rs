@@ -32,7 +32,8 @@ use std::{
 };
 
 use rocksdb::{
-    ColumnFamily, DB, Direction, ErrorKind, IteratorMode, ReadOptions, WriteBatch, WriteBatchIteratorCf, WriteOptions,
+    ColumnFamily, DB, Direction, ErrorKind, FlushOptions, IteratorMode, ReadOptions, WriteBatch, WriteBatchIteratorCf,
+    WriteOptions,
 };
 
 use anchor::{Anchor, AnchorError};
@@ -449,6 +450,15 @@ impl Store {
             count += 1;
         }
         Ok(count)
+    }
+
+    /// Writes all memtables to table files, so that the next opening has no write-ahead log to replay. Nothing depends
+    /// on it.
+    pub fn flush(&self) -> Result<(), StoreError> {
+        let families = FAMILIES.iter().map(|name| self.family(name)).collect::<Result<Vec<_>, _>>()?;
+        let mut options = FlushOptions::default();
+        options.set_wait(true);
+        Ok(self.db.flush_cfs_opt(&families, &options)?)
     }
 
     /// Stops background work; the database itself closes when the last reader lets go of it.

@@ -4,9 +4,9 @@
 //! rewritten. So all memtables are flushed, which lets the old write-ahead logs go, and the few files that hold the keys
 //! are rewritten at once, their blobs too. Leaves and tiles are not touched: every proof stays as it is.
 
-use rocksdb::{BottommostLevelCompaction, CompactOptions, FlushOptions, WriteBatch};
+use rocksdb::{BottommostLevelCompaction, CompactOptions, WriteBatch};
 
-use super::{Batch, ERASED, FAMILIES, META, PAYLOADS, Store, StoreError, VIEWS};
+use super::{Batch, ERASED, META, PAYLOADS, Store, StoreError, VIEWS};
 
 impl Store {
     /// Deletes the payload of entry `index` and its view rows (`rows` are their prefixes), synced, and remembers that.
@@ -29,10 +29,7 @@ impl Store {
 
     /// Rewrites the files that may still hold the deleted rows.
     fn purge(&self, key: &[u8; 8], rows: &[Vec<u8>]) -> Result<(), StoreError> {
-        let families = FAMILIES.iter().map(|name| self.family(name)).collect::<Result<Vec<_>, _>>()?;
-        let mut flush = FlushOptions::default();
-        flush.set_wait(true);
-        self.db.flush_cfs_opt(&families, &flush)?;
+        self.flush()?;
         let mut compact = CompactOptions::default();
         compact.set_bottommost_level_compaction(BottommostLevelCompaction::Force);
         compact.set_exclusive_manual_compaction(false);

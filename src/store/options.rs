@@ -20,7 +20,8 @@ pub(super) fn database() -> Options {
     options.set_track_and_verify_wals_in_manifest(true);
     super::shim::protect(&mut options);
     options.set_recycle_log_file_num(0);
-    options.set_max_total_wal_size(256 * 1024 * 1024);
+    // What an opening after a crash has to replay.
+    options.set_max_total_wal_size(96 * 1024 * 1024);
     options.set_db_write_buffer_size(MEMTABLES);
     options.set_max_background_jobs(2);
     options.set_bytes_per_sync(1024 * 1024);
@@ -50,6 +51,8 @@ fn family(name: &str, cache: &Cache) -> Options {
         super::DEDUP => {
             // Nearly every look-up is of a hash that is not there.
             table.set_bloom_filter(10.0, false);
+            options.set_memtable_whole_key_filtering(true);
+            options.set_memtable_prefix_bloom_ratio(0.1);
             options.set_compression_type(DBCompressionType::None);
         }
         super::TILES => options.set_compression_type(DBCompressionType::None),
