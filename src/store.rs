@@ -16,8 +16,52 @@
 //!     erased        u64be index -> nothing; whose payload was erased
 //! ```
 //!
-//! The write-ahead log is synced by every commit, neither compressed nor recycled, and recovery tolerates a torn tail
-//! and no other corruption. What that tolerance could hide, the anchor shows.
+//! # Durability: the argument
+//!
+//! *Claim.* Whatever an append was answered with is there for ever, at that index, under every later checkpoint; or the
+//! log refuses to open and says why. It never serves a shorter or another history quietly.
+//!
+//! **Write order.** One batch is one write with `sync`: `RocksDB` appends it to the write-ahead log as one record with a
+//! checksum, syncs the file, and only then applies it to the memtables. Then the [`anchor`] is written and synced. Then,
+//! and only then, callers are answered and readers see the new head. Nothing is answered that is not behind two syncs.
+//!
+//! **What a crash leaves**, by its moment:
+//!
+//! | moment | write-ahead log | anchor | opening |
+//! |---|---|---|---|
+//! | before the write | nothing of the batch | before | as before; nobody was answered |
+//! | within the write | a torn record | before | the torn tail is cut off; nobody was answered |
+//! | written, not synced | the record, or a part, or nothing | before | either of the two above or the next |
+//! | synced, anchor not | the record | before | the batch is there, and stays; nobody was answered |
+//! | anchor torn | the record | before, in the other slot | the same |
+//! | anchor synced | the record | with the batch | the batch is there; callers may have been answered |
+//!
+//! **Recovery** tolerates a torn tail and no other corruption (`TolerateCorruptedTailRecords`). The stricter mode refuses
+//! after an ordinary `kill -9`; the default one stops quietly *before* any corruption. What this mode still lets through
+//! is a write-ahead log that was cut, at a record's boundary or within what was synced, or one that is gone: the head
+//! that comes back is older than the anchor, and opening refuses ([`Lost`](crate::log::LogError::Lost)). A database of
+//! another history has another root at the anchor's size ([`Forked`](crate::log::LogError::Forked)). Bytes that rotted
+//! below are found by the database's checksums, and in the end by the hashes: opening recomputes the right edge, no
+//! proof leaves that does not verify, no leaf that does not hash to its node, and the audit recomputes everything.
+//!
+//! **A failed write or sync is final.** After one, nobody knows what the disk holds, and the kernel may call the same
+//! pages clean the next time. So the log writes nothing more until it is opened again. A disk that fills up must not
+//! come to that: it is refused before ([`Room`]).
+//!
+//! **Two processes** are kept apart by the anchor's lock, before the database is looked at. **A copy** (a restored
+//! backup, another disk) is refused until it was told how to catch up ([`anchor`], `log::backup`). **The clock** has no
+//! say in any of this: no order, index or checkpoint depends on time.
+//!
+//! *What it rests on*: that a sync which succeeded is one. A disk that lies about it can lose the newest batches; the
+//! anchor, synced after them, shows it, unless the disk loses both. Tests hold all of this against a file system that
+//! keeps any subset of what was not synced, and show that they go red without the sync, without the anchor, and without
+//! hashing again.
+//!
+//! # Why it is laid out so
+//!
+//! Leaves, tiles and payloads are written in the order of their keys, so compaction moves their files and never rewrites
+//! them. Only `dedup` and `views` are rewritten, and they are small. Payloads over 4 KiB go to blob files. The write-ahead
+//! log is neither compressed nor recycled: recovery then takes valid logs for torn ones.
 
 pub mod anchor;
 mod backup;
