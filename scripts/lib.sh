@@ -60,3 +60,107 @@ build() {
 free_port() {
     python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
 }
+
+# A scratch directory (arguments are those of mktemp -d), free ports in it, and the end of everything at exit.
+scratch() {
+    work=$(mktemp -d "$@")
+    registry_pid= service_pid=
+    trap cleanup EXIT
+    public_port=$(free_port) webhook_port=$(free_port) operations_port=$(free_port) registry=127.0.0.1:$(free_port)
+    export COUNTERSIGN_SERVER=https://localhost:$public_port COUNTERSIGN_CA_FILE=$work/data/keys/tls-ca.pem
+}
+
+cleanup() {
+    [ -z "$service_pid" ] || kill "$service_pid" 2>/dev/null || true
+    [ -z "$registry_pid" ] || kill "$registry_pid" 2>/dev/null || true
+    wait 2>/dev/null || true
+    rm -rf "$work"
+}
+
+issue_clients() { # issue_clients HOST NAME...: a client certificate for spiffe://HOST/NAME each
+    host=$1
+    shift
+    local name
+    for name in "$@"; do
+        "$binary" trust issue-client "spiffe://$host/$name" --data "$work/data" --kek-file "$work/kek" \
+            --out "$work/clients" --days 1 >/dev/null
+    done
+}
+
+as() { # as NAME: whose client certificate the next commands use
+    export COUNTERSIGN_CLIENT_CERT=$work/clients/$host-$1.pem COUNTERSIGN_CLIENT_KEY=$work/clients/$host-$1.key
+}
+
+# write_config NAME ROLES NAME ROLES ...: the configuration of service and registry, and who may do what. ROLES is a
+# TOML list without its brackets. The policy is expected in $work/policy.yaml.
+write_config() {
+    cat >"$work/countersign.toml" <<CONFIG
+data = "$work/data"
+[listen]
+public = "127.0.0.1:$public_port"
+webhook = "127.0.0.1:$webhook_port"
+operations = "127.0.0.1:$operations_port"
+[kek]
+file = "$work/kek"
+[policy]
+file = "$work/policy.yaml"
+[registry]
+plain_http = ["$registry"]
+[identity]
+mtls_issuer = "https://$host/clients"
+CONFIG
+    while [ $# -gt 0 ]; do
+        cat >>"$work/countersign.toml" <<RULE
+[[identity.rules]]
+issuer = "https://$host/clients"
+subject = "spiffe://$host/$1"
+roles = [$2]
+RULE
+        shift 2
+    done
+    cat >"$work/registry.yml" <<REGISTRY
+version: 0.1
+log: {level: error}
+storage:
+  filesystem: {rootdirectory: $work/registry}
+  delete: {enabled: true}
+http: {addr: "$registry"}
+REGISTRY
+}
+
+wait_for() { # wait_for URL CURL_ARGS...
+    for _ in $(seq 200); do
+        curl -fsS -o /dev/null "$@" 2>/dev/null && return
+        sleep 0.1
+    done
+    die "no answer from $1; $(tail -n 5 "$work/service.log" 2>/dev/null)"
+}
+
+start_registry() {
+    docker-registry serve "$work/registry.yml" >>"$work/registry.log" 2>&1 &
+    registry_pid=$!
+    wait_for "http://$registry/v2/"
+}
+
+stop_registry() {
+    kill "$registry_pid"
+    wait "$registry_pid" 2>/dev/null || true
+    registry_pid=
+}
+
+start_service() {
+    "$binary" serve --config "$work/countersign.toml" >>"$work/service.log" 2>&1 &
+    service_pid=$!
+    wait_for "http://127.0.0.1:$operations_port/readyz"
+}
+
+stop_service() {
+    kill -TERM "$service_pid"
+    wait "$service_pid" || die "serve did not drain cleanly"
+    service_pid=
+}
+
+start_all() { # registry and service, on what write_config wrote
+    start_registry
+    start_service
+}

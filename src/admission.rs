@@ -10,6 +10,7 @@ pub mod manifest;
 pub mod object;
 pub mod parts;
 pub mod settings;
+pub mod summary;
 
 mod conclude;
 mod record;
@@ -25,27 +26,26 @@ use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture, stream};
 use jiff::Timestamp;
 use serde_json::Value;
 
-pub use self::{
-    break_glass::BreakGlass,
-    object::{ImageUse, Kind, ObjectError},
-    parts::Parts,
-    record::Counters,
-    settings::{BreakGlassSettings, Class, FailureMode, OnFailure, Settings},
-};
 use self::{
     break_glass::{Asked, Grants},
     record::Recorder,
     weigh::{Place, Weighed},
 };
-use crate::{
-    evidence::EvidenceService,
-    model::{
-        Decision, Digest, ImageRef, Verdict,
-        policy::{Mode, PolicySet},
-    },
-    registry::Registry,
-    release::Release,
+pub use self::{
+    break_glass::{BreakGlass, Recorded},
+    object::{ImageUse, Kind, ObjectError},
+    parts::Parts,
+    record::{Counters, Recordings},
+    settings::{BreakGlassSettings, Class, FailureMode, OnFailure, Settings},
+    summary::Summary,
 };
+use crate::{
+    model::{Decision, Digest, Evidence, ImageRef, Reason, Verdict, policy::Mode},
+    telemetry::Metrics,
+};
+
+/// The name of this door in metrics; the webhook and the call of the API are the same door.
+const DOOR: &str = "cluster";
 
 /// Images of one object that are looked up at the same time.
 const CONCURRENT_IMAGES: usize = 8;
@@ -156,6 +156,19 @@ pub enum Passed {
 }
 
 impl Passed {
+    /// The name in metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Operation => "operation",
+            Self::Subresource => "subresource",
+            Self::OtherKind => "other-kind",
+            Self::ExemptNamespace => "exempt-namespace",
+            Self::MirrorPod => "mirror-pod",
+            Self::NoImages => "no-images",
+            Self::Unchanged => "unchanged",
+        }
+    }
+
     /// One sentence for people.
     pub const fn sentence(self) -> &'static str {
         match self {
@@ -212,6 +225,10 @@ pub struct Judged {
     pub class: Option<Class>,
     /// What becomes of it.
     pub effect: Effect,
+    /// What policies in mode `audit` object to, beside stricter ones; for the audit line alone.
+    pub audited: Vec<Reason>,
+    /// What was judged, if it came to that.
+    pub evidence: Option<Arc<Evidence>>,
 }
 
 /// The answer about one object.
@@ -246,30 +263,20 @@ pub struct Outcome {
 pub struct Admission {
     parts: Parts,
     settings: Settings,
+    metrics: Metrics,
     grants: Grants,
     recorder: Recorder,
 }
 
 impl Admission {
-    /// Over the real services.
-    pub fn new(
-        evidence: Arc<EvidenceService>,
-        registry: Registry,
-        policies: Arc<PolicySet>,
-        release: Arc<Release>,
-        settings: Settings,
-    ) -> Self {
-        Self::with(Parts::new(evidence, registry, policies, release), settings)
-    }
-
-    /// Over parts of the caller's choice.
-    pub fn with(parts: Parts, settings: Settings) -> Self {
-        Self { parts, settings, grants: Grants::default(), recorder: Recorder::default() }
+    /// Over the parts behind it; what is decided is counted in `metrics`.
+    pub fn new(parts: Parts, settings: Settings, metrics: Metrics) -> Self {
+        Self { parts, settings, metrics, grants: Grants::default(), recorder: Recorder::default() }
     }
 
     /// What was recorded, failed and was left out.
-    pub fn counters(&self) -> Counters {
-        self.recorder.counters()
+    pub fn recordings(&self) -> Recordings {
+        self.recorder.recordings()
     }
 
     /// Waits until what was admitted so far is recorded; for draining.
@@ -279,8 +286,12 @@ impl Admission {
 
     /// Answers one question within the deadline. Always answers.
     pub async fn review(&self, review: &Review, now: Timestamp, deadline: Instant) -> Outcome {
+        let began = Instant::now();
         let outcome = self.decide(review, now, deadline).await;
         self.audit(review, &outcome);
+        let (reason, effect) = (conclude::weightiest(&outcome), conclude::effect(&outcome));
+        self.metrics.decided(DOOR, outcome.decision.as_str(), &reason, effect);
+        self.metrics.took(DOOR, began.elapsed().as_secs_f64());
         if outcome.allowed && !review.dry_run && review.phase.records() {
             self.recorder.admitted(&self.parts, review, &outcome, now);
         }
@@ -301,9 +312,10 @@ impl Admission {
             return self.pass(Passed::Unchanged);
         }
         let place = Place::of(review);
-        let images = self.weigh_all(&place, uses, now, deadline).await;
+        let asked = break_glass::asked(review, &self.settings.break_glass);
+        let images = self.weigh_all(&place, uses, now, break_glass::look_up_by(&asked, deadline)).await;
         let outcome = self.conclude(images, place.pins);
-        if outcome.allowed { outcome } else { self.break_glass(outcome, review, &place, now, deadline).await }
+        if outcome.allowed { outcome } else { self.break_glass(outcome, review, asked, now, deadline).await }
     }
 
     fn passes(&self, review: &Review) -> Option<Passed> {
@@ -365,39 +377,50 @@ impl Admission {
         &self,
         outcome: Outcome,
         review: &Review,
-        place: &Place,
+        asked: Asked,
         now: Timestamp,
         deadline: Instant,
     ) -> Outcome {
+        let namespace = review.namespace();
         let refused = || outcome.images.iter().filter(|image| image.effect == Effect::Refuse);
-        match break_glass::asked(review, &self.settings.break_glass) {
-            Asked::Yes(reason) => {
-                let lasts = self.settings.break_glass.lasts();
-                let glass = BreakGlass {
-                    user: review.user.name.clone(),
-                    reason,
-                    namespace: place.namespace.clone(),
-                    images: refused().map(|image| (image.image.clone(), image.digest)).collect(),
-                    expires: now.checked_add(lasts).unwrap_or(now),
-                };
-                if !review.dry_run && review.phase.records() {
-                    self.record_glass(&glass, now, deadline).await;
-                }
-                conclude::with_glass(outcome, glass)
-            }
-            asked => {
-                let covering: Option<Vec<BreakGlass>> =
-                    refused().map(|image| self.grants.covers(&place.namespace, image, now)).collect();
-                match covering.and_then(|all| all.into_iter().next()) {
-                    Some(glass) => conclude::with_glass(outcome, glass),
-                    None => conclude::without_glass(outcome, &asked),
-                }
-            }
+        let is_final = !review.dry_run && review.phase.records();
+        let Asked::Yes(reason) = asked else {
+            return match self.grants.cover_all(&namespace, refused(), now, |_grant| true) {
+                Some(glass) => self.followed(outcome, glass, is_final),
+                None => conclude::without_glass(outcome, &asked),
+            };
+        };
+        let stands = |grant: &BreakGlass| {
+            grant.user == review.user.name && grant.reason == reason && matches!(grant.recorded, Recorded::At(_))
+        };
+        if let Some(glass) = self.grants.cover_all(&namespace, refused(), now, stands) {
+            return self.followed(outcome, glass, is_final);
         }
+        let mut glass = BreakGlass {
+            user: review.user.name.clone(),
+            reason,
+            images: refused().map(|image| (image.image.clone(), image.digest)).collect(),
+            namespace,
+            expires: now.checked_add(self.settings.break_glass.lasts()).unwrap_or(now),
+            recorded: Recorded::NotYet,
+        };
+        if is_final {
+            glass.recorded = self.record_glass(&glass, now, deadline).await;
+            self.grants.add(&glass, now);
+        }
+        conclude::with_glass(outcome, glass)
+    }
+
+    /// Admitted by a glass that was broken before.
+    fn followed(&self, outcome: Outcome, glass: BreakGlass, is_final: bool) -> Outcome {
+        if is_final {
+            self.metrics.glass("followed");
+        }
+        conclude::with_glass(outcome, glass)
     }
 
     /// The audit line first, then the log: the glass breaks even when the log is what is broken.
-    async fn record_glass(&self, glass: &BreakGlass, now: Timestamp, deadline: Instant) {
+    async fn record_glass(&self, glass: &BreakGlass, now: Timestamp, deadline: Instant) -> Recorded {
         tracing::warn!(
             target: "audit",
             action = "break-glass",
@@ -408,18 +431,29 @@ impl Admission {
             expires = %glass.expires,
             "the glass was broken"
         );
-        if let Some(record) = &self.parts.record_break_glass {
-            match tokio::time::timeout_at(deadline.into(), record(glass.clone(), now)).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => tracing::error!(target: "audit", action = "break-glass", error, "not recorded"),
-                Err(_elapsed) => tracing::error!(target: "audit", action = "break-glass", "not recorded in time"),
+        match self.recorder.glass(&self.parts, glass, now, deadline).await {
+            Ok(entry) => {
+                self.metrics.glass("recorded");
+                tracing::info!(target: "audit", action = "break-glass", user = glass.user, %entry, "recorded");
+                Recorded::At(entry)
+            }
+            Err(problem) => {
+                self.metrics.glass("not-recorded");
+                tracing::error!(
+                    target: "audit",
+                    action = "break-glass",
+                    user = glass.user,
+                    problem,
+                    "the broken glass is NOT in the log; the object is admitted all the same"
+                );
+                Recorded::Failed(problem)
             }
         }
-        self.grants.add(glass, now);
     }
 
     fn audit(&self, review: &Review, outcome: &Outcome) {
         let images: Vec<String> = outcome.images.iter().map(conclude::audit_image).collect();
+        let audited: Vec<String> = outcome.images.iter().flat_map(conclude::audited).collect();
         tracing::info!(
             target: "audit",
             action = "admission",
@@ -437,6 +471,7 @@ impl Admission {
             passed = outcome.passed.map(Passed::sentence),
             break_glass = outcome.break_glass.is_some(),
             images = ?images,
+            audited = (!audited.is_empty()).then(|| format!("{audited:?}")),
             policy = %self.parts.policy,
             "admission"
         );
@@ -456,6 +491,12 @@ fn brought_in(review: &Review, uses: Vec<ImageUse>) -> Vec<ImageUse> {
     } else {
         Vec::new()
     }
+}
+
+/// `registry/repository` of an image as it is written; empty when it is no reference. The name of a subject in our own
+/// records: what is signed *under a tag* is found by the tag, and must not be buried under them.
+fn without_tag(image: &str) -> String {
+    image.parse().map(|image: ImageRef| image.name.to_string()).unwrap_or_default()
 }
 
 fn object_name(object: &Value) -> &str {

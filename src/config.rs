@@ -97,7 +97,7 @@ pub struct Listen {
 /// `[tls]`: certificates of the public and the webhook listener.
 ///
 /// Without `cert_file` the local certificate authority that `init` made issues one for `names`. Files are read again
-/// when they change (looked at every ten seconds); a pair that does not fit together leaves the old one in use.
+/// when they change (looked at every two seconds); a pair that does not fit together leaves the old one in use.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Tls {

@@ -3,7 +3,8 @@
 //! Facts are cached, never verdicts. Two kinds: *what a bundle proves about a digest under a trusted root* (never
 //! ages: it is mathematics) and *what a registry listed for a digest* (ages: younger than `refresh` it is used as it
 //! is, younger than `max_age` it stands in for a registry that cannot be asked, older it is gone). Concurrent requests
-//! for one cold digest cause one fetch.
+//! for one cold digest cause one fetch. It runs within the time of whoever began it; when that time is over, one of those
+//! who have more begins again, so that nobody is told that *their* time ran out before it has.
 //!
 //! A source that cannot be read never fails a request: it is written down as a gap, and the judge makes of it
 //! `Unknown`. Our own log not being readable does fail it, as then nothing here can be trusted to be whole.
@@ -11,7 +12,10 @@
 //! Not here: which signers are welcome (policy), reading the registry (adapter).
 
 use std::{
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -66,6 +70,28 @@ pub enum EvidenceError {
 
 type Fact = Result<Arc<Verified>, Rejection>;
 
+/// How often one cache had what was looked for.
+#[derive(Debug, Default)]
+struct Lookups {
+    hits: AtomicU64,
+    misses: AtomicU64,
+}
+
+impl Lookups {
+    fn count(&self, hit: bool) {
+        let count = if hit { &self.hits } else { &self.misses };
+        count.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    entries: Lookups,
+    facts: Lookups,
+    listings: Lookups,
+    stand_ins: AtomicU64,
+}
+
 #[derive(Clone)]
 struct Listing {
     fetched_at: Timestamp,
@@ -83,6 +109,7 @@ pub struct EvidenceService {
     facts: sync::Cache<(Digest, Digest), Fact>,
     fresh: future::Cache<(ImageName, Digest), Listing>,
     last_good: sync::Cache<(ImageName, Digest), Listing>,
+    counts: Arc<Counts>,
 }
 
 impl std::fmt::Debug for EvidenceService {
@@ -114,7 +141,24 @@ impl EvidenceService {
                 .max_capacity(settings.cache_bytes / 2)
                 .time_to_live(Duration::from_secs(settings.max_age_s))
                 .build(),
+            counts: Arc::default(),
         }
+    }
+
+    /// How often each cache had what was looked for, since the start: cache, outcome, count. A `stand-in` is a listing
+    /// that was used for a registry that could not be asked (and is a miss as well).
+    pub fn lookups(&self) -> [(&'static str, &'static str, u64); 7] {
+        let Counts { entries, facts, listings, stand_ins } = &*self.counts;
+        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        [
+            ("entry", "hit", read(&entries.hits)),
+            ("entry", "miss", read(&entries.misses)),
+            ("fact", "hit", read(&facts.hits)),
+            ("fact", "miss", read(&facts.misses)),
+            ("listing", "hit", read(&listings.hits)),
+            ("listing", "miss", read(&listings.misses)),
+            ("listing", "stand-in", read(stand_ins)),
+        ]
     }
 
     /// Everything known about `digest`: our log, then, when `image` is given, its registry.
@@ -151,7 +195,9 @@ impl EvidenceService {
     }
 
     fn verified_entry(&self, index: u64, digest: &Digest) -> Result<Arc<Verified>, EvidenceError> {
-        if let Some(known) = self.entries.get(&(index, *digest)) {
+        let known = self.entries.get(&(index, *digest));
+        self.counts.entries.count(known.is_some());
+        if let Some(known) = known {
             return Ok(known);
         }
         let bundle = self.log.bundle(index)?;
@@ -248,27 +294,48 @@ impl EvidenceService {
         deadline: Instant,
     ) -> Result<Listing, RegistryError> {
         let key = (name.clone(), *digest);
-        let fetch = self.fresh.try_get_with(key.clone(), async {
-            let bundles = match self.registry.bundles(name, digest, deadline).await {
+        let failure = loop {
+            let fetched = tokio::time::timeout_at(deadline.into(), self.fetched(&key, now, deadline)).await;
+            match fetched {
+                Ok(Ok(listing)) => return Ok(listing),
+                // Out of time, but it was somebody else's: we begin again.
+                Ok(Err(RegistryError::Deadline { .. })) if Instant::now() < deadline => tokio::task::yield_now().await,
+                Ok(Err(error)) => break error,
+                Err(_elapsed) => break RegistryError::Deadline { registry: name.registry.clone() },
+            }
+        };
+        let stand_in = self.last_good.get(&key).ok_or(failure)?;
+        self.counts.stand_ins.fetch_add(1, Ordering::Relaxed);
+        Ok(stand_in)
+    }
+
+    /// A listing that is young enough, else a new one; whoever asks for the same meanwhile waits for it.
+    async fn fetched(
+        &self,
+        key: &(ImageName, Digest),
+        now: Timestamp,
+        deadline: Instant,
+    ) -> Result<Listing, RegistryError> {
+        let fetch = async {
+            let bundles = match self.registry.bundles(&key.0, &key.1, deadline).await {
                 Err(RegistryError::NotFound(_)) => Vec::new(),
                 other => other?,
             };
             let listing = Listing { fetched_at: now, bundles: Arc::new(bundles) };
             self.last_good.insert(key.clone(), listing.clone());
             Ok::<_, RegistryError>(listing)
-        });
-        let fetched = match tokio::time::timeout_at(deadline.into(), fetch).await {
-            Ok(Ok(listing)) => return Ok(listing),
-            Ok(Err(error)) => RegistryError::clone(&error),
-            Err(_elapsed) => RegistryError::Deadline { registry: name.registry.clone() },
         };
-        self.last_good.get(&key).ok_or(fetched)
+        let entry = self.fresh.entry_by_ref(key).or_try_insert_with(fetch).await;
+        self.counts.listings.count(entry.as_ref().is_ok_and(|entry| !entry.is_fresh()));
+        entry.map(moka::Entry::into_value).map_err(|error| RegistryError::clone(&error))
     }
 
     /// What a bundle proves about `digest`: under our own root, else under another.
     fn fact(&self, bundle: &[u8], digest: &Digest) -> (Digest, Fact) {
         let id = Digest::of(bundle);
+        let mut hit = true;
         let fact = self.facts.get_with((id, *digest), || {
+            hit = false;
             let mut first = None;
             for root in &self.roots {
                 match verify::verify(bundle, digest, root) {
@@ -278,6 +345,7 @@ impl EvidenceService {
             }
             Err(first.unwrap_or_else(|| Rejection::Malformed("no trusted root is configured".to_owned())))
         });
+        self.counts.facts.count(hit);
         (id, fact)
     }
 }

@@ -16,6 +16,7 @@
 mod attach;
 mod auth;
 mod credentials;
+mod helper;
 mod host;
 mod manifest;
 mod probe;

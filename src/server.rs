@@ -9,6 +9,7 @@
 //! `Connection: close`; requests under way have `limits.drain_timeout_s`; then the log is closed.
 
 mod auth;
+mod health;
 pub mod listener;
 pub mod logging;
 mod middleware;
@@ -42,7 +43,7 @@ use crate::config::Config;
 pub type Clock = fn() -> Timestamp;
 
 /// How often certificate files are looked at.
-const CERTIFICATE_POLL: Duration = Duration::from_secs(10);
+const CERTIFICATE_POLL: Duration = Duration::from_secs(2);
 
 /// Whether the service should still be sent requests; shared by all health answers.
 #[derive(Debug, Clone, Default)]

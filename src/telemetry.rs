@@ -2,10 +2,19 @@
 //!
 //! Pure bookkeeping: no exporter, no listener, no clock. Who serves [`Metrics::encode`] and who writes the id into logs
 //! and answers is the server's business. All names start with `countersign_`; the unit is the last part of each. Labels
-//! take values from small closed sets, except `host` (registries that were asked), so that nobody outside can make the
-//! list of series grow without bound.
+//! take values from small closed sets, so that nobody outside can make the list of series grow without bound. The one
+//! that strangers choose is `host` (whoever may create a pod names a registry): the first [`HOSTS`] have series of their
+//! own, what is asked after them counts as `other`.
+//!
+//! Two kinds of numbers: what happens is counted when it happens; what a part counts itself (log, registries, caches,
+//! recordings) is [set](Metrics::set) to its total when the page is read.
 
-use std::{fmt, str::FromStr, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    str::FromStr,
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
+};
 
 use prometheus_client::{
     encoding::{EncodeLabelSet, text},
@@ -13,11 +22,22 @@ use prometheus_client::{
     registry::Registry,
 };
 
+/// Registries that have series of their own, as a count.
+pub const HOSTS: usize = 64;
+
 /// Answers of one door.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct DecisionLabels {
     door: &'static str,
     decision: &'static str,
+    reason: String,
+    effect: &'static str,
+}
+
+/// Time to the answer behind one door.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DoorLabels {
+    door: &'static str,
 }
 
 /// Requests of one method behind one door.
@@ -35,6 +55,13 @@ struct RegistryLabels {
     code: u16,
 }
 
+/// Something counted elsewhere: which part of it, and how it ended.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct TotalLabels {
+    what: &'static str,
+    outcome: &'static str,
+}
+
 /// Something that will expire.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ExpiryLabels {
@@ -46,6 +73,8 @@ struct ExpiryLabels {
 pub struct Metrics {
     registry: Arc<Registry>,
     decisions: Family<DecisionLabels, Counter>,
+    decision_seconds: Family<DoorLabels, Histogram, fn() -> Histogram>,
+    break_glass: Family<[(&'static str, &'static str); 1], Counter>,
     request_seconds: Family<RequestLabels, Histogram, fn() -> Histogram>,
     refused_callers: Family<[(&'static str, &'static str); 1], Counter>,
     log_size: Gauge,
@@ -54,7 +83,22 @@ pub struct Metrics {
     log_queue: Gauge,
     log_broken: Gauge,
     registry_requests: Family<RegistryLabels, Counter>,
+    registry_breakers: Gauge,
+    /// Registries with series of their own. Owner: [`Metrics::registries`].
+    hosts: Arc<Mutex<BTreeSet<String>>>,
+    evidence: Family<TotalLabels, Counter>,
+    records: Family<TotalLabels, Counter>,
+    certificate_failures: Counter,
     expiry: Family<ExpiryLabels, Gauge>,
+}
+
+/// A total that a part of the house counts itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Total {
+    /// Look-ups of evidence: `what` is the cache, `outcome` is `hit`, `miss` or `stand-in`.
+    Evidence,
+    /// What is recorded beside the answers: `what` is the kind, `outcome` is `recorded`, `failed` or `left-out`.
+    Records,
 }
 
 impl Default for Metrics {
@@ -77,6 +121,8 @@ impl Metrics {
         let mut metrics = Self {
             registry: Arc::default(),
             decisions: Family::default(),
+            decision_seconds: Family::new_with_constructor(seconds),
+            break_glass: Family::default(),
             request_seconds: Family::new_with_constructor(seconds),
             refused_callers: Family::default(),
             log_size: Gauge::default(),
@@ -85,30 +131,75 @@ impl Metrics {
             log_queue: Gauge::default(),
             log_broken: Gauge::default(),
             registry_requests: Family::default(),
+            registry_breakers: Gauge::default(),
+            hosts: Arc::default(),
+            evidence: Family::default(),
+            records: Family::default(),
+            certificate_failures: Counter::default(),
             expiry: Family::default(),
         };
-        let m = &metrics;
-        registry.register("decisions", "Answers of the judge, by door and decision", m.decisions.clone());
-        registry.register("request_seconds", "Time from request to answer", m.request_seconds.clone());
-        registry.register("refused_callers", "Callers that were not let in, by reason", m.refused_callers.clone());
-        registry.register("log_entries", "Entries in the log", m.log_size.clone());
-        registry.register("log_commits", "Commits since start; each is one fsync", m.log_commits.clone());
-        registry.register("log_fsyncs", "Syncs to disk since the start", m.log_fsyncs.clone());
-        registry.register("log_queue_entries", "Entries waiting to be committed", m.log_queue.clone());
-        registry.register("log_broken", "1 after a failed commit: the log has stopped writing", m.log_broken.clone());
-        registry.register(
-            "registry_requests",
-            "Requests to registries; code 0 is no answer",
-            m.registry_requests.clone(),
-        );
-        registry.register("expiry_timestamp_seconds", "When something will expire, since 1970", m.expiry.clone());
-        metrics.registry = Arc::new(registry);
+        metrics.registry = Arc::new(metrics.register_in(registry));
         metrics
     }
 
-    /// Counts one answer: the door (`build`, `cluster`, `operator`) and the decision (`allow`, `deny`, `unknown`).
-    pub fn decided(&self, door: &'static str, decision: &'static str) {
-        self.decisions.get_or_create(&DecisionLabels { door, decision }).inc();
+    fn register_in(&self, mut registry: Registry) -> Registry {
+        registry.register(
+            "decisions",
+            "Answers, by door, decision, reason (a code of the README, or why nothing was judged) and effect",
+            self.decisions.clone(),
+        );
+        registry.register("decision_seconds", "Time that a decision took, by door", self.decision_seconds.clone());
+        registry.register("break_glass", "Objects admitted against the verdict, by event", self.break_glass.clone());
+        registry.register("request_seconds", "Time from request to answer", self.request_seconds.clone());
+        registry.register("refused_callers", "Callers that were not let in, by reason", self.refused_callers.clone());
+        registry.register("log_entries", "Entries in the log", self.log_size.clone());
+        registry.register("log_commits", "Commits since start; each is one fsync", self.log_commits.clone());
+        registry.register("log_fsyncs", "Syncs to disk since the start", self.log_fsyncs.clone());
+        registry.register("log_queue_entries", "Entries waiting to be committed", self.log_queue.clone());
+        registry.register(
+            "log_broken",
+            "1 while the log cannot be written: after a failed commit, or without room on the disk",
+            self.log_broken.clone(),
+        );
+        registry.register(
+            "registry_requests",
+            "Requests to registries; code 0 is no answer",
+            self.registry_requests.clone(),
+        );
+        registry.register(
+            "registry_breakers",
+            "Registries that are left alone after failures in a row",
+            self.registry_breakers.clone(),
+        );
+        registry.register("evidence_lookups", "Look-ups of evidence, by cache and outcome", self.evidence.clone());
+        registry.register("records", "What is recorded beside the answers, by kind and outcome", self.records.clone());
+        registry.register(
+            "certificate_reload_failures",
+            "Changed certificate files that could not be used",
+            self.certificate_failures.clone(),
+        );
+        registry.register("expiry_timestamp_seconds", "When something will expire, since 1970", self.expiry.clone());
+        registry
+    }
+
+    /// Counts one answer.
+    ///
+    /// `door` is `cluster`, `operator` or `verify`; `decision` is `allow`, `deny` or `unknown`; `reason` is the code of
+    /// the reason that weighed most, or the name of why nothing was judged; `effect` says what became of it.
+    pub fn decided(&self, door: &'static str, decision: &'static str, reason: &str, effect: &'static str) {
+        let labels = DecisionLabels { door, decision, reason: reason.to_owned(), effect };
+        self.decisions.get_or_create(&labels).inc();
+    }
+
+    /// Records how long one decision took.
+    pub fn took(&self, door: &'static str, seconds: f64) {
+        self.decision_seconds.get_or_create(&DoorLabels { door }).observe(seconds);
+    }
+
+    /// Counts a broken glass: `recorded`, `not-recorded`, or `followed` for an object that a glass covers that was
+    /// broken before.
+    pub fn glass(&self, event: &'static str) {
+        self.break_glass.get_or_create(&[("event", event)]).inc();
     }
 
     /// Records how long one request took. `method` must come from the routes, never from the request; `outcome` is the
@@ -132,9 +223,37 @@ impl Metrics {
         self.log_broken.set(i64::from(broken));
     }
 
-    /// Counts one request to a registry; code 0 when no answer came.
-    pub fn asked_registry(&self, host: &str, code: u16) {
-        self.registry_requests.get_or_create(&RegistryLabels { host: host.to_owned(), code }).inc();
+    /// Sets how often each registry gave which answer (code 0: none), and how many registries are left alone.
+    pub fn registries(&self, requests: &BTreeMap<(String, u16), u64>, breakers: usize) {
+        let mut totals: BTreeMap<(String, u16), u64> = BTreeMap::new();
+        let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
+        for ((host, code), count) in requests {
+            if hosts.len() < HOSTS && !hosts.contains(host) {
+                hosts.insert(host.clone());
+            }
+            let host = if hosts.contains(host) { host.as_str() } else { "other" };
+            *totals.entry((host.to_owned(), *code)).or_default() += count;
+        }
+        drop(hosts);
+        for ((host, code), count) in totals {
+            let counter = self.registry_requests.get_or_create_owned(&RegistryLabels { host, code });
+            counter.inner().store(count, Ordering::Relaxed);
+        }
+        self.registry_breakers.set(i64::try_from(breakers).unwrap_or(i64::MAX));
+    }
+
+    /// Sets a total that is counted elsewhere; `what` and `outcome` come from closed sets.
+    pub fn set(&self, total: Total, what: &'static str, outcome: &'static str, count: u64) {
+        let family = match total {
+            Total::Evidence => &self.evidence,
+            Total::Records => &self.records,
+        };
+        family.get_or_create(&TotalLabels { what, outcome }).inner().store(count, Ordering::Relaxed);
+    }
+
+    /// Sets how often changed certificate files could not be used.
+    pub fn certificate_failures(&self, count: u64) {
+        self.certificate_failures.inner().store(count, Ordering::Relaxed);
     }
 
     /// Sets when something expires: `what` is a name like `ca/intermediate` or `tls/public`.
@@ -216,23 +335,30 @@ impl fmt::Debug for RequestId {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 mod tests {
-    use super::{Metrics, RequestId};
+    use super::{HOSTS, Metrics, RequestId, Total};
 
     #[test]
     fn clones_count_together_and_the_page_has_every_name() {
         let metrics = Metrics::new();
         let clone = metrics.clone();
-        clone.decided("cluster", "deny");
-        metrics.decided("cluster", "deny");
+        clone.decided("cluster", "deny", "TAG_MOVED", "refuse");
+        metrics.decided("cluster", "deny", "TAG_MOVED", "refuse");
+        metrics.took("cluster", 0.003);
+        metrics.glass("recorded");
         metrics.requested("build", "Sign", "ok", 0.003);
         metrics.refused("CREDENTIALS_EXPIRED");
         metrics.log(7, 3, 2 * 3, 1, true);
-        metrics.asked_registry("registry.example.com", 429);
+        metrics.registries(&[(("registry.example.com".to_owned(), 429), 1)].into(), 2);
+        metrics.set(Total::Evidence, "listing", "stand-in", 4);
+        metrics.set(Total::Records, "deployment", "left-out", 5);
+        metrics.certificate_failures(6);
         metrics.expires("ca/intermediate", jiff::Timestamp::UNIX_EPOCH);
         let page = clone.encode();
         for line in [
             concat!("countersign_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
-            "countersign_decisions_total{door=\"cluster\",decision=\"deny\"} 2",
+            "countersign_decisions_total{door=\"cluster\",decision=\"deny\",reason=\"TAG_MOVED\",effect=\"refuse\"} 2",
+            "countersign_decision_seconds_count{door=\"cluster\"} 1",
+            "countersign_break_glass_total{event=\"recorded\"} 1",
             "countersign_request_seconds_count{door=\"build\",method=\"Sign\",outcome=\"ok\"} 1",
             "countersign_request_seconds_bucket{le=\"0.005\",door=\"build\",method=\"Sign\",outcome=\"ok\"} 1",
             "countersign_refused_callers_total{reason=\"CREDENTIALS_EXPIRED\"} 1",
@@ -241,11 +367,35 @@ mod tests {
             "countersign_log_queue_entries 1",
             "countersign_log_broken 1",
             "countersign_registry_requests_total{host=\"registry.example.com\",code=\"429\"} 1",
+            "countersign_registry_breakers 2",
+            "countersign_evidence_lookups_total{what=\"listing\",outcome=\"stand-in\"} 4",
+            "countersign_records_total{what=\"deployment\",outcome=\"left-out\"} 5",
+            "countersign_certificate_reload_failures_total 6",
             "countersign_expiry_timestamp_seconds{what=\"ca/intermediate\"} 0",
             "# EOF",
         ] {
             assert!(page.lines().any(|have| have == line), "{line} is not in\n{page}");
         }
+    }
+
+    #[test]
+    fn strangers_cannot_make_the_list_of_registries_grow() {
+        let metrics = Metrics::new();
+        let asked = |count: u64, hosts: usize| {
+            let requests = (0..hosts).map(|n| ((format!("r{n:05}.example"), 200_u16), count)).collect();
+            metrics.registries(&requests, 0);
+            let page = metrics.encode();
+            let lines = page.lines().filter(|line| line.starts_with("countersign_registry_requests_total"));
+            (lines.clone().count(), lines.map(str::to_owned).collect::<Vec<_>>())
+        };
+        assert_eq!(asked(1, 3).0, 3);
+        let (series, lines) = asked(2, 5_000);
+        assert_eq!(series, HOSTS + 1);
+        let others =
+            format!("countersign_registry_requests_total{{host=\"other\",code=\"200\"}} {}", 2 * (5_000 - HOSTS));
+        assert!(lines.contains(&others), "{lines:?}");
+        let first = "countersign_registry_requests_total{host=\"r00000.example\",code=\"200\"} 2";
+        assert!(lines.iter().any(|line| line == first), "{lines:?}");
     }
 
     #[test]

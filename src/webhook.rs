@@ -2,8 +2,9 @@
 //!
 //! It translates and decides nothing. `/validate` judges what stands there, `/mutate` judges and pins tags,
 //! `/admit` does both. Whatever comes in, what goes out is a well-formed review, within the deadline of the request's
-//! `?timeout=`. A review whose uid could be read is answered with HTTP 200, as the API server reads no other answer;
-//! anything else also gets an HTTP error.
+//! `?timeout=`; that holds for paths and methods that do not exist, and for what the listener refuses before it gets
+//! here ([`refusal`]). A review whose uid could be read is answered with HTTP 200, as the API server reads no other
+//! answer; anything else also gets an HTTP error.
 
 mod answer;
 mod request;
@@ -16,13 +17,14 @@ use std::{
 
 use axum::{
     Json, Router,
-    body::{Body, to_bytes},
+    body::Body,
     extract::{Request, State},
     http::{StatusCode, header},
     response::{IntoResponse as _, Response},
     routing::{get, post},
 };
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt as _;
 use jiff::Timestamp;
 use serde_json::Value;
 use tokio::sync::Semaphore;
@@ -52,7 +54,14 @@ pub fn router(admission: Arc<Admission>, clock: fn() -> Timestamp) -> Router {
         .route("/mutate", at(Phase::Mutate))
         .route("/admit", at(Phase::Both))
         .route("/healthz", get(async || "ok"))
+        .method_not_allowed_fallback(async || refusal(&Malformed::Method))
+        .fallback(async || refusal(&Malformed::Path))
         .with_state(face)
+}
+
+/// A well-formed no to what was not even read.
+pub fn refusal(error: &Malformed) -> Response {
+    refuse("", error)
 }
 
 async fn serve(State(face): State<Face>, phase: Phase, request: Request) -> Response {
@@ -86,12 +95,26 @@ fn is_json(request: &Request) -> bool {
 }
 
 async fn read(body: Body, deadline: Instant) -> Result<Bytes, Malformed> {
-    match tokio::time::timeout_at(deadline.into(), to_bytes(body, limits::ADMISSION_BODY)).await {
-        Ok(Ok(bytes)) => Ok(bytes),
-        // axum says both "too long" and "connection lost" here; to the second nobody listens.
-        Ok(Err(_source)) => Err(Malformed::TooLong),
-        Err(_elapsed) => Err(Malformed::TooSlow),
+    tokio::time::timeout_at(deadline.into(), collect(body)).await.unwrap_or(Err(Malformed::TooSlow))
+}
+
+/// The whole body. One that is too long is read to its end all the same, and dropped (the listener bounds it): who is
+/// still sending does not hear an answer.
+async fn collect(mut body: Body) -> Result<Bytes, Malformed> {
+    let mut bytes = BytesMut::new();
+    let mut length = 0_usize;
+    while let Some(frame) = body.frame().await {
+        // It broke off, or is over what the listener reads.
+        let frame = frame.map_err(|_source| Malformed::TooLong)?;
+        let Ok(data) = frame.into_data() else { continue };
+        length = length.saturating_add(data.len());
+        if length <= limits::ADMISSION_BODY {
+            bytes.extend_from_slice(&data);
+        } else {
+            bytes = BytesMut::new();
+        }
     }
+    if length > limits::ADMISSION_BODY { Err(Malformed::TooLong) } else { Ok(bytes.freeze()) }
 }
 
 /// A well-formed no to what could not be read.

@@ -1,8 +1,10 @@
 //! The cluster door: objects, patches, modes, deadlines, malformed reviews. The parts behind it answer from tables.
 
 mod faces;
+mod glass;
 mod objects;
 mod passing;
+mod records;
 mod reviews;
 mod verdicts;
 
@@ -16,15 +18,20 @@ use std::{
 };
 
 use countersign::{
-    admission::{Admission, BreakGlassSettings, Kind, Operation, Outcome, Parts, Phase, Review, Settings, User},
+    admission::{
+        Admission, BreakGlass, BreakGlassSettings, Kind, Operation, Outcome, Parts, Phase, Review, Settings, Summary,
+        User,
+    },
     model::{
-        Decision, Digest, Evidence, ImageRef, Reason, Source, Verdict, evidence::Outcome as SourceOutcome,
-        judge::Judgement, policy::Mode, verdict::Code,
+        Decision, Digest, Evidence, Identity, ImageRef, LogRef, Reason, Source, Verdict, Verified,
+        evidence::Outcome as SourceOutcome, judge::Judgement, policy::Mode, verdict::Code,
     },
     registry::RegistryError,
     release::{Deployment, ReleaseError},
+    telemetry::Metrics,
 };
 use jiff::Timestamp;
+pub use reviews::well_formed;
 use serde_json::{Value, json};
 
 /// What the tables hold: names are repositories.
@@ -44,6 +51,12 @@ struct World {
     is_silent: bool,
     /// Recording fails.
     is_unrecordable: bool,
+    /// What recording waits for, if it waits.
+    log_takes: Option<Duration>,
+    /// What our log says of every digest beside what signs it.
+    said: Vec<Arc<Verified>>,
+    /// No policy speaks about anything.
+    is_nobodys: bool,
     mode: Option<Mode>,
 }
 
@@ -53,7 +66,8 @@ struct Asked {
     resolved: AtomicUsize,
     gathered: AtomicUsize,
     recorded: Mutex<Vec<Deployment>>,
-    glasses: Mutex<Vec<String>>,
+    glasses: Mutex<Vec<BreakGlass>>,
+    summaries: Mutex<Vec<Summary>>,
     judged: Mutex<Vec<String>>,
 }
 
@@ -76,6 +90,10 @@ fn judgement(world: &World, evidence: &Evidence) -> Judgement {
         warnings: Vec::new(),
         policies: vec![("base".to_owned(), digest("base"))],
     };
+    if world.is_nobodys {
+        let verdict = Verdict { policies: vec![], ..with(Decision::Allow, Code::NoPolicyMatched, "nobody's") };
+        return Judgement { verdict, mode: Mode::Enforce, audited: vec![] };
+    }
     let is_proven = evidence.sources.iter().any(|(source, _)| match source {
         Source::Log => world.logged.contains(&evidence.digest),
         Source::Registry => world.attached.contains(&evidence.digest),
@@ -134,33 +152,57 @@ fn parts(world: World) -> (Parts, Arc<Asked>) {
         a.judged.lock().unwrap().push(question.image.unwrap().to_string());
         judgement(&w, evidence)
     });
-    let (a, b) = (Arc::clone(&asked), Arc::clone(&asked));
+    let (a, b, c) = (Arc::clone(&asked), Arc::clone(&asked), Arc::clone(&asked));
+    let (unrecordable, log_takes, said) = (world.is_unrecordable, world.log_takes, world.said.clone());
+    let entry = move |problem: &str| {
+        let problem = problem.to_owned();
+        async move {
+            match log_takes {
+                Some(time) => tokio::time::sleep(time).await,
+                None => tokio::task::yield_now().await,
+            }
+            if unrecordable { Err(problem) } else { Ok(LogRef { origin: "log.example".to_owned(), index: 7 }) }
+        }
+    };
     let parts = Parts {
         resolve,
         gather,
         judge,
-        from_log: Box::new(|digest, _image, now| {
+        from_log: Box::new(move |digest, _image, now| {
             let mut evidence = Evidence::new(digest);
+            evidence.statements.clone_from(&said);
             evidence.sources.push((Source::Log, SourceOutcome::Complete(now)));
             Box::pin(async move { Ok(evidence) })
         }),
         record: Box::new(move |deployment, _now| {
             a.recorded.lock().unwrap().push(deployment);
-            let fails = world.is_unrecordable;
-            Box::pin(async move { if fails { Err(ReleaseError::Other("no".to_owned())) } else { Ok(None) } })
+            Box::pin(async move { if unrecordable { Err(ReleaseError::Other("no".to_owned())) } else { Ok(None) } })
         }),
-        record_break_glass: Some(Box::new(move |glass, _now| {
-            b.glasses.lock().unwrap().push(glass.reason);
-            Box::pin(async { Ok(()) })
-        })),
+        record_break_glass: Box::new(move |glass, _now| {
+            b.glasses.lock().unwrap().push(glass);
+            Box::pin(entry("the disk is full"))
+        }),
+        record_summaries: Box::new(move |summaries, _now| {
+            let (asked, written) = (Arc::clone(&c), entry("the disk is full"));
+            Box::pin(async move {
+                written.await?;
+                asked.summaries.lock().unwrap().extend(summaries);
+                Ok(())
+            })
+        }),
         policy: digest("policies"),
+        own: own(),
     };
     (parts, asked)
 }
 
+fn own() -> Identity {
+    Identity { subject: "https://log.example".to_owned(), issuer: "https://log.example".to_owned() }
+}
+
 fn door(world: World, settings: Settings) -> (Admission, Arc<Asked>) {
     let (parts, asked) = parts(world);
-    (Admission::with(parts, settings), asked)
+    (Admission::new(parts, settings, Metrics::new()), asked)
 }
 
 /// `signed` is in log and registry, `attached` in the registry only, `bare` is unsigned.
@@ -223,6 +265,7 @@ async fn ask(world: World, review: &Review) -> Outcome {
 fn codes(outcome: &Outcome) -> Vec<Code> {
     outcome.images.iter().flat_map(|image| image.verdict.reasons.iter().map(|reason| reason.code)).collect()
 }
+
 fn glass_settings() -> Settings {
     let break_glass =
         BreakGlassSettings { users: ["alice".to_owned()].into(), groups: ["sre".to_owned()].into(), lasts_s: 60 };

@@ -2,6 +2,7 @@
 
 mod access;
 mod attach;
+mod programs;
 
 use std::{
     path::{Path, PathBuf},

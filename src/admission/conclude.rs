@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use super::{
     Admission, BreakGlass, Effect, ImageUse, Judged, ObjectError, Outcome, Passed, Pin,
-    break_glass::{ANNOTATION, Asked},
+    break_glass::{ANNOTATION, Asked, Recorded},
     settings::{Class, FailureMode},
     weigh::{self, Weighed},
 };
-use crate::model::{Decision, policy::Mode};
+use crate::model::{Decision, policy::Mode, verdict::Code};
 
 impl Admission {
     /// Passed without a judgement.
@@ -48,7 +48,7 @@ impl Admission {
 
     /// One image, with what becomes of it.
     pub(super) fn judged(&self, image: String, uses: Vec<ImageUse>, found: Weighed) -> Judged {
-        let Weighed { digest, verdict, mode } = found;
+        let Weighed { digest, verdict, mode, audited, evidence } = found;
         let class = weigh::class(&verdict);
         let mode = milder(mode, self.settings.mode);
         let effect = match (class, mode) {
@@ -61,7 +61,7 @@ impl Admission {
             },
         };
         let pinned = digest.filter(|_| !image.contains('@')).map(|digest| format!("{image}@{digest}"));
-        Judged { image, uses, digest, pinned, verdict, mode, class, effect }
+        Judged { image, uses, digest, pinned, verdict, mode, class, effect, audited, evidence }
     }
 
     /// All images together.
@@ -112,10 +112,20 @@ fn warnings_of(image: &Judged) -> Vec<String> {
 /// Admits against the verdict, loudly.
 pub(super) fn with_glass(outcome: Outcome, glass: BreakGlass) -> Outcome {
     let mut warnings = vec![format!("BREAK-GLASS by {}: {} (until {:.0})", glass.user, glass.reason, glass.expires)];
-    warnings.extend(outcome.message.lines().map(str::to_owned));
-    warnings.extend(outcome.warnings);
     let mut audit = outcome.audit;
     audit.insert("break-glass", format!("{}: {}", glass.user, glass.reason));
+    match &glass.recorded {
+        Recorded::NotYet => {}
+        Recorded::At(entry) => {
+            audit.insert("break-glass-entry", entry.to_string());
+        }
+        Recorded::Failed(problem) => {
+            audit.insert("break-glass-entry", format!("none: {problem}"));
+            warnings.push(format!("the broken glass is NOT in the log ({problem}); tell whoever runs countersign"));
+        }
+    }
+    warnings.extend(outcome.message.lines().map(str::to_owned));
+    warnings.extend(outcome.warnings);
     Outcome { allowed: true, warnings, audit, message: String::new(), break_glass: Some(glass), ..outcome }
 }
 
@@ -130,11 +140,47 @@ pub(super) fn without_glass(mut outcome: Outcome, asked: &Asked) -> Outcome {
     outcome
 }
 
+/// What weighed most, for metrics: the code of the first reason of the gravest image, or why nothing was judged.
+pub(super) fn weightiest(outcome: &Outcome) -> String {
+    if let Some(passed) = outcome.passed {
+        return passed.as_str().to_owned();
+    }
+    let gravest = outcome.images.iter().find(|image| image.class == outcome.class);
+    let reason = gravest.and_then(|image| image.verdict.reasons.first());
+    let fallback = if outcome.images.is_empty() { Code::MalformedObject } else { Code::Satisfied };
+    reason.map_or(fallback, |reason| reason.code).to_string()
+}
+
+/// What became of an object, for metrics.
+pub(super) fn effect(outcome: &Outcome) -> &'static str {
+    if outcome.break_glass.is_some() {
+        return "break-glass";
+    }
+    if !outcome.allowed {
+        return "refuse";
+    }
+    let is = |effect| outcome.images.iter().any(|image| image.effect == effect);
+    // An object that could not be read has no images, and passes in these modes only.
+    let unreadable = outcome.images.is_empty() && outcome.passed.is_none();
+    if is(Effect::Warn) || (unreadable && outcome.mode == Mode::Warn) {
+        "warn"
+    } else if is(Effect::Note) || unreadable {
+        "note"
+    } else {
+        "admit"
+    }
+}
+
 /// One image in an audit line.
 pub(super) fn audit_image(image: &Judged) -> String {
     let codes: Vec<String> = image.verdict.reasons.iter().map(|reason| reason.code.to_string()).collect();
     let digest = image.digest.map_or_else(|| "-".to_owned(), |digest| digest.to_string());
     format!("{} {digest} {} [{}]", image.image, image.verdict.decision, codes.join(","))
+}
+
+/// What policies in mode `audit` object to of one image, one line each.
+pub(super) fn audited(image: &Judged) -> impl Iterator<Item = String> {
+    image.audited.iter().map(|reason| format!("{}: {} {}", image.image, reason.code, reason.message))
 }
 
 const fn rank(mode: Mode) -> u8 {

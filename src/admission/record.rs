@@ -1,31 +1,52 @@
-//! What the webhook sees admitted is how we learn what runs where.
+//! What admission leaves in the log: what runs where, what was judged for the first time, and broken glasses.
 //!
-//! Recording never delays an answer and never changes it: it runs beside, within a bound; what overflows is counted
-//! and left out, as the next admission of the workload records it again.
+//! What the webhook sees admitted is how we learn what runs where. Deployments and verification summaries never delay
+//! an answer and never change it: they are written beside it, within a bound; what overflows is counted and left out,
+//! as the next admission of the workload brings it again. A broken glass is waited for (see
+//! [`break_glass`](super::break_glass)). Stopping waits for all that has begun.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    collections::HashSet,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Instant,
 };
 
+use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use tokio::sync::Semaphore;
 
-use super::{Outcome, Parts, Review, object};
-use crate::release::Deployment;
+use super::{
+    BreakGlass, Judged, Outcome, Parts, Review, Summary, object,
+    summary::{self, Key},
+};
+use crate::{model::LogRef, release::Deployment};
 
-/// Recordings under way at a time.
+/// Recordings of one kind under way at a time.
 const MOST: u32 = 64;
+/// Summaries that are remembered as written, as a count; beyond it the log's own evidence is what says so.
+const REMEMBERED: usize = 65_536;
 
-/// What became of recordings, since the start.
+/// What became of the recordings of one kind, since the start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counters {
-    /// Handed to the release service without an error.
+    /// Handed on without an error.
     pub recorded: u64,
     /// Failed; the log says why.
     pub failed: u64,
     /// Left out, because too many were under way.
     pub left_out: u64,
+}
+
+/// What became of all recordings.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Recordings {
+    /// Deployments.
+    pub deployments: Counters,
+    /// Verification summaries.
+    pub summaries: Counters,
 }
 
 #[derive(Debug, Default)]
@@ -35,55 +56,149 @@ struct Counts {
     left_out: AtomicU64,
 }
 
-/// Records beside the answers.
+/// Recordings of one kind: how many may run, and how they ended.
 #[derive(Debug)]
-pub(super) struct Recorder {
+struct Lane {
+    what: &'static str,
     slots: Arc<Semaphore>,
     counts: Arc<Counts>,
 }
 
+impl Lane {
+    fn new(what: &'static str) -> Self {
+        Self { what, slots: Arc::new(Semaphore::new(usize::try_from(MOST).unwrap_or(1))), counts: Arc::default() }
+    }
+
+    fn counters(&self) -> Counters {
+        let Counts { recorded, failed, left_out } = &*self.counts;
+        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        Counters { recorded: read(recorded), failed: read(failed), left_out: read(left_out) }
+    }
+
+    /// All slots free: nothing is under way.
+    async fn settle(&self) {
+        drop(self.slots.acquire_many(MOST).await);
+    }
+
+    /// Runs the recording in a task of its own; `None` where too many run.
+    fn begin<T: Send + 'static>(
+        &self,
+        recording: BoxFuture<'static, Result<T, String>>,
+    ) -> Option<tokio::task::JoinHandle<Result<T, String>>> {
+        let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned() else {
+            self.counts.left_out.fetch_add(1, Ordering::Relaxed);
+            tracing::warn!(what = self.what, "not recorded: too many are under way");
+            return None;
+        };
+        let (counts, what) = (Arc::clone(&self.counts), self.what);
+        Some(tokio::spawn(async move {
+            let result = recording.await;
+            let count = if result.is_ok() { &counts.recorded } else { &counts.failed };
+            count.fetch_add(1, Ordering::Relaxed);
+            if let Err(problem) = &result {
+                tracing::warn!(what, problem, "not recorded");
+            }
+            drop(slot);
+            result
+        }))
+    }
+}
+
+/// Writes beside the answers.
+#[derive(Debug)]
+pub(super) struct Recorder {
+    deployments: Lane,
+    summaries: Lane,
+    glasses: Lane,
+    /// Summaries that the log has, or that are being written. Owner: this type; never held across an await.
+    known: Arc<Mutex<HashSet<Key>>>,
+}
+
 impl Default for Recorder {
     fn default() -> Self {
-        let slots = usize::try_from(MOST).unwrap_or(1);
-        Self { slots: Arc::new(Semaphore::new(slots)), counts: Arc::default() }
+        Self {
+            deployments: Lane::new("deployment"),
+            summaries: Lane::new("verification summary"),
+            glasses: Lane::new("broken glass"),
+            known: Arc::default(),
+        }
     }
 }
 
 impl Recorder {
-    pub(super) fn counters(&self) -> Counters {
-        Counters {
-            recorded: self.counts.recorded.load(Ordering::Relaxed),
-            failed: self.counts.failed.load(Ordering::Relaxed),
-            left_out: self.counts.left_out.load(Ordering::Relaxed),
+    pub(super) fn recordings(&self) -> Recordings {
+        Recordings { deployments: self.deployments.counters(), summaries: self.summaries.counters() }
+    }
+
+    /// Waits until nothing is under way.
+    pub(super) async fn settle(&self) {
+        for lane in [&self.deployments, &self.summaries, &self.glasses] {
+            lane.settle().await;
         }
     }
 
-    /// All slots free: nothing is under way.
-    pub(super) async fn settle(&self) {
-        drop(self.slots.acquire_many(MOST).await);
+    /// Records an admitted object beside the answer: the workload, if it is one, and what was judged for the first
+    /// time.
+    pub(super) fn admitted(&self, parts: &Parts, review: &Review, outcome: &Outcome, now: Timestamp) {
+        if let Some(deployment) = deployment(review, outcome) {
+            let recording = (parts.record)(deployment, now);
+            self.deployments
+                .begin(Box::pin(async move { recording.await.map(drop).map_err(|error| error.to_string()) }));
+        }
+        self.summarise(parts, review, outcome, now);
     }
 
-    /// Records the workload, if this is one, beside the answer.
-    pub(super) fn admitted(&self, parts: &Parts, review: &Review, outcome: &Outcome, now: Timestamp) {
-        let Some(deployment) = deployment(review, outcome) else { return };
-        let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned() else {
-            self.counts.left_out.fetch_add(1, Ordering::Relaxed);
-            tracing::warn!(service = deployment.service, "deployment not recorded: too many under way");
-            return;
+    /// Almost always there is nothing to do, and a look at what is known is all that it costs.
+    fn summarise(&self, parts: &Parts, review: &Review, outcome: &Outcome, now: Timestamp) {
+        let (images, keys): (Vec<&Judged>, Vec<Key>) = {
+            let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+            if known.len() >= REMEMBERED {
+                known.clear();
+            }
+            let keyed = outcome.images.iter().filter_map(|image| Some((image, summary::key(image, parts.policy)?)));
+            keyed.filter(|(_, key)| known.insert(*key)).unzip()
         };
-        let counts = Arc::clone(&self.counts);
-        let service = deployment.service.clone();
-        let recording = (parts.record)(deployment, now);
-        tokio::spawn(async move {
-            match recording.await {
-                Ok(_entry) => counts.recorded.fetch_add(1, Ordering::Relaxed),
-                Err(error) => {
-                    tracing::warn!(service, %error, "admitted deployment could not be recorded");
-                    counts.failed.fetch_add(1, Ordering::Relaxed)
+        if images.is_empty() {
+            return;
+        }
+        let (namespace, environment) = (review.namespace(), review.environment());
+        let place = (namespace.as_str(), environment.as_str());
+        let new = images.into_iter().filter_map(|image| Summary::of(image, parts.policy, place, &parts.own));
+        let new: Vec<Summary> = new.collect();
+        if new.is_empty() {
+            return;
+        }
+        let forget = {
+            let known = Arc::clone(&self.known);
+            move || {
+                let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
+                for key in &keys {
+                    known.remove(key);
                 }
-            };
-            drop(slot);
-        });
+            }
+        };
+        let (recording, on_failure) = ((parts.record_summaries)(new, now), forget.clone());
+        let begun = self.summaries.begin(Box::pin(async move { recording.await.inspect_err(|_problem| on_failure()) }));
+        if begun.is_none() {
+            forget();
+        }
+    }
+
+    /// Records a broken glass before `deadline`. What has begun is finished even when nobody waits any longer.
+    pub(super) async fn glass(
+        &self,
+        parts: &Parts,
+        glass: &BreakGlass,
+        now: Timestamp,
+        deadline: Instant,
+    ) -> Result<LogRef, String> {
+        let recording = (parts.record_break_glass)(glass.clone(), now);
+        let begun = self.glasses.begin(recording).ok_or("too many are being recorded")?;
+        match tokio::time::timeout_at(deadline.into(), begun).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(lost)) => Err(format!("the recording was lost: {lost}")),
+            Err(_elapsed) => Err("the log did not answer in time; it may have it later".to_owned()),
+        }
     }
 }
 

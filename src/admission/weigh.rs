@@ -4,7 +4,7 @@
 //! admitted without a word to any registry; a tag costs one question; only what the log does not know costs more. The
 //! tag is resolved once, and the digest that was judged is the digest that is pinned.
 
-use std::time::Instant;
+use std::{sync::Arc, time::Instant};
 
 use jiff::Timestamp;
 
@@ -48,6 +48,10 @@ pub(super) struct Weighed {
     pub(super) digest: Option<Digest>,
     pub(super) verdict: Verdict,
     pub(super) mode: Mode,
+    /// What policies in mode `audit` object to, beside stricter ones.
+    pub(super) audited: Vec<Reason>,
+    /// What was judged, if it came to that.
+    pub(super) evidence: Option<Arc<Evidence>>,
 }
 
 /// Judges one reference within the deadline. Always answers.
@@ -81,7 +85,10 @@ async fn weigh_unhurried(parts: &Parts, place: &Place, image: &ImageRef, now: Ti
         },
     };
     match evidence(parts, place, image, digest, now, deadline).await {
-        Ok(judgement) => Weighed { digest: Some(digest), verdict: judgement.verdict, mode: judgement.mode },
+        Ok((judgement, evidence)) => {
+            let Judgement { verdict, mode, audited } = judgement;
+            Weighed { digest: Some(digest), verdict, mode, audited, evidence: Some(Arc::new(evidence)) }
+        }
         Err(error) => {
             tracing::error!(%image, %error, "evidence could not be read");
             let reason = Reason::new(
@@ -103,16 +110,16 @@ async fn evidence(
     digest: Digest,
     now: Timestamp,
     deadline: Instant,
-) -> Result<Judgement, EvidenceError> {
+) -> Result<(Judgement, Evidence), EvidenceError> {
     let own = (parts.from_log)(digest, image.clone(), now).await?;
     let judgement = ask(parts, place, image, &own, now);
     let is_settled = judgement.verdict.decision == Decision::Allow
         || judgement.verdict.reasons.iter().any(|reason| reason.code == Code::ArtifactRevoked);
     if is_settled {
-        return Ok(judgement);
+        return Ok((judgement, own));
     }
     let all = (parts.gather)(digest, image.clone(), now, deadline).await?;
-    Ok(ask(parts, place, image, &all, now))
+    Ok((ask(parts, place, image, &all, now), all))
 }
 
 fn ask(parts: &Parts, place: &Place, image: &ImageRef, evidence: &Evidence, now: Timestamp) -> Judgement {
@@ -142,7 +149,7 @@ fn without_digest(
     let mut evidence = Evidence::new(image.digest.unwrap_or(Digest::from_bytes([0; 32])));
     evidence.sources.push((Source::Registry, SourceOutcome::Unavailable(reason.message.clone())));
     let judgement = ask(parts, place, image, &evidence, now);
-    let (verdict, mode) = (judgement.verdict, judgement.mode);
+    let Judgement { verdict, mode, audited } = judgement;
     let is_nobodys = verdict.decision == Decision::Allow && verdict.policies.is_empty();
     let verdict = if is_nobodys {
         let mut verdict = verdict;
@@ -151,7 +158,7 @@ fn without_digest(
     } else {
         Verdict { decision, reasons: vec![reason], warnings: Vec::new(), policies: verdict.policies }
     };
-    Weighed { digest: None, verdict, mode }
+    Weighed { digest: None, verdict, mode, audited, evidence: None }
 }
 
 fn unresolved(image: &ImageRef, error: &RegistryError) -> (Decision, Reason) {
@@ -183,7 +190,7 @@ pub(super) fn malformed(problem: &impl ToString) -> Weighed {
     let reason = Reason::new(Code::MalformedObject, problem.to_string(), remedy);
     let verdict =
         Verdict { decision: Decision::Deny, reasons: vec![reason], warnings: Vec::new(), policies: Vec::new() };
-    Weighed { digest: None, verdict, mode: Mode::Enforce }
+    Weighed { digest: None, verdict, mode: Mode::Enforce, audited: Vec::new(), evidence: None }
 }
 
 /// What kind of no a verdict is; `None` for a yes.

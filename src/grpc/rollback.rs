@@ -17,10 +17,12 @@ use super::{
 };
 use crate::{
     model::{
-        Role,
-        readiness::{Alternative, Check, Safety},
+        Decision, Role,
+        readiness::{Alternative, Check, Class, Safety, Severity},
+        verdict::Code,
     },
     rollback::{Answer, Question, Rollback},
+    telemetry::Metrics,
 };
 
 const ASKERS: [Role; 3] = [Role::Operator, Role::Deployer, Role::Auditor];
@@ -33,13 +35,14 @@ const TIMEOUT_MOST: Duration = Duration::from_secs(10);
 #[derive(Debug, Clone)]
 pub struct RollbackFace {
     rollback: Arc<Rollback>,
+    metrics: Metrics,
     clock: fn() -> Timestamp,
 }
 
 impl RollbackFace {
-    /// A face over the service.
-    pub fn new(rollback: Arc<Rollback>, clock: fn() -> Timestamp) -> Self {
-        Self { rollback, clock }
+    /// A face over the service; what it answers is counted in `metrics`.
+    pub fn new(rollback: Arc<Rollback>, metrics: Metrics, clock: fn() -> Timestamp) -> Self {
+        Self { rollback, metrics, clock }
     }
 }
 
@@ -67,8 +70,12 @@ impl RollbackService for RollbackFace {
             fresh: request.fresh,
             record: !request.dry_run && caller.may(&[Role::Operator, Role::Deployer]),
         };
-        let check = self.rollback.check(&question, (self.clock)(), Instant::now() + timeout);
+        let began = Instant::now();
+        let check = self.rollback.check(&question, (self.clock)(), began + timeout);
         let answer = Box::pin(check).await.map_err(|error| failed(&error))?;
+        let (decision, reason) = weightiest(&answer);
+        self.metrics.decided("operator", decision.as_str(), &reason.to_string(), "answer");
+        self.metrics.took("operator", began.elapsed().as_secs_f64());
         Ok(Response::new(response(answer)?))
     }
 
@@ -90,6 +97,21 @@ impl RollbackService for RollbackFace {
             .collect();
         Ok(Response::new(v1::ListRollbackTargetsResponse { targets }))
     }
+}
+
+/// What was answered, and the first thing that stands in the way of a yes.
+fn weightiest(answer: &Answer) -> (Decision, Code) {
+    let decision = match answer.readiness.verdict {
+        Safety::Safe | Safety::SafeWithWarnings => Decision::Allow,
+        Safety::Unsafe => Decision::Deny,
+        Safety::Unknown => Decision::Unknown,
+    };
+    let stands = |check: &&Check| match decision {
+        Decision::Unknown => check.class == Class::CouldNotRun,
+        Decision::Allow | Decision::Deny => check.severity == Severity::Blocker,
+    };
+    let against = answer.readiness.checks.iter().find(stands);
+    (decision, against.map_or(Code::Satisfied, |check| check.code))
 }
 
 #[allow(clippy::result_large_err, reason = "tonic's own error type")]

@@ -5,14 +5,23 @@ use std::collections::HashMap;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
-use crate::model::{Caller, Role};
+use crate::{
+    identity::Refusal,
+    model::{Caller, Role},
+};
 
 /// The domain of every `google.rpc.ErrorInfo` that we send.
 pub const DOMAIN: &str = "countersign.dev";
 
-/// `UNAUTHENTICATED`: nobody known is calling.
-pub(crate) fn unauthenticated(reason: &str) -> Status {
-    with_info(Code::Unauthenticated, reason, "UNAUTHENTICATED", HashMap::new())
+/// A caller who was not let in, with the refusal's own reason: `UNAUTHENTICATED`, nobody known is calling;
+/// `PERMISSION_DENIED`, somebody known without any role; `UNAVAILABLE`, who it is could not be told.
+pub(crate) fn refused(refusal: &Refusal) -> Status {
+    let (message, reason) = (refusal.to_string(), refusal.reason());
+    match refusal {
+        Refusal::IssuerUnavailable { .. } => unavailable(&message, reason, std::time::Duration::from_secs(10)),
+        Refusal::NoRole { .. } => with_info(Code::PermissionDenied, &message, reason, HashMap::new()),
+        _ => with_info(Code::Unauthenticated, &message, reason, HashMap::new()),
+    }
 }
 
 /// `PERMISSION_DENIED`: somebody known is calling, without the role.

@@ -23,6 +23,7 @@ use crate::{
     },
     registry::{Registry, RegistryError},
     release::Release,
+    telemetry::Metrics,
 };
 
 /// How long one call may take.
@@ -41,6 +42,8 @@ pub struct VerificationFace {
     pub release: Arc<Release>,
     /// Whom bundles that callers hand in are verified against; one of them suffices.
     pub roots: Vec<Arc<TrustedRoot>>,
+    /// Where decisions are counted.
+    pub metrics: Metrics,
     /// The time.
     pub clock: fn() -> Timestamp,
 }
@@ -89,6 +92,8 @@ impl v1::verification_service_server::VerificationService for VerificationFace {
         };
         let policies = given.as_ref().unwrap_or(&self.policies);
         let judgement = judge(policies, &question, &evidence, &self.release.revocations());
+        let weightiest = judgement.verdict.reasons.first().map_or(Code::Other, |reason| reason.code);
+        self.metrics.decided("verify", judgement.verdict.decision.as_str(), &weightiest.to_string(), "answer");
         tracing::info!(
             target: "audit",
             action = "verify",

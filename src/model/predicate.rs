@@ -28,13 +28,15 @@ pub const APPROVAL: &str = "https://countersign.dev/attestation/approval/v0.1";
 pub const REVOCATION: &str = "https://countersign.dev/attestation/revocation/v0.1";
 /// The answer of a rollback check (ours).
 pub const READINESS: &str = "https://countersign.dev/attestation/rollback-readiness/v0.1";
+/// An object that was admitted against the verdict (ours).
+pub const BREAK_GLASS: &str = "https://countersign.dev/attestation/break-glass/v0.1";
 
 /// The erasure of a log entry's payload (ours).
 pub const ERASURE: &str = "https://countersign.dev/attestation/erasure/v0.1";
 
 /// Types that only our own services write, each behind a role of its own: a builder's attestation of such a type would
 /// be a forged record.
-pub const RESERVED: [&str; 6] = [DEPLOYMENT, HEALTH, APPROVAL, REVOCATION, READINESS, ERASURE];
+pub const RESERVED: [&str; 7] = [DEPLOYMENT, HEALTH, APPROVAL, REVOCATION, READINESS, ERASURE, BREAK_GLASS];
 
 /// Whether `actual` is the wanted type: equal, or a version below it (`https://cyclonedx.org/bom/v1.5`) for the two
 /// SBOM families whose writers append versions.
@@ -123,6 +125,7 @@ fn shape(predicate_type: &str) -> &'static [(&'static str, Wanted)] {
             ("reason", Wanted::Text),
         ],
         ERASURE => &[("origin", Wanted::Text), ("reason", Wanted::Text)],
+        BREAK_GLASS => &[("user", Wanted::Text), ("reason", Wanted::Text), ("expires", Wanted::Time)],
         READINESS => &[("service", Wanted::Text), ("environment", Wanted::Text), ("verdict", Wanted::Text)],
         other if matches(SPDX, other) => &[("spdxVersion", Wanted::Text)],
         other if matches(CYCLONEDX, other) => {

@@ -12,7 +12,10 @@ use moka::{Expiry, future::Cache};
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
-use super::{RegistryError, credentials, credentials::Credential};
+use super::{
+    RegistryError, Settings, credentials,
+    credentials::{Credential, Found},
+};
 use crate::model::{ImageName, limits};
 
 /// Authorizations kept at once, as a count.
@@ -67,6 +70,7 @@ impl Authorization {
 pub(super) struct Tokens {
     cache: Cache<(ImageName, Access), Option<Authorization>>,
     docker_config: Option<PathBuf>,
+    program_time: Duration,
 }
 
 struct Lifetime;
@@ -78,8 +82,12 @@ impl<K> Expiry<K, Option<Authorization>> for Lifetime {
 }
 
 impl Tokens {
-    pub(super) fn new(docker_config: Option<PathBuf>) -> Self {
-        Self { cache: Cache::builder().max_capacity(KEPT).expire_after(Lifetime).build(), docker_config }
+    pub(super) fn new(settings: &Settings) -> Self {
+        Self {
+            cache: Cache::builder().max_capacity(KEPT).expire_after(Lifetime).build(),
+            docker_config: settings.docker_config.clone(),
+            program_time: Duration::from_millis(settings.credential_program_timeout_ms),
+        }
     }
 
     /// Drops an authorization that was refused.
@@ -116,7 +124,12 @@ impl Tokens {
         let (setting, owned) = (self.docker_config.clone(), name.clone());
         let found = tokio::task::spawn_blocking(move || credentials::find(setting.as_deref(), &owned)).await;
         let problem = match found {
-            Ok(Ok(credential)) => return Ok(credential),
+            Ok(Ok(Found::Nothing)) => return Ok(None),
+            Ok(Ok(Found::Credential(credential))) => return Ok(Some(credential)),
+            Ok(Ok(Found::Program(program))) => match program.ask(self.program_time).await {
+                Ok(credential) => return Ok(credential),
+                Err(problem) => problem,
+            },
             Ok(Err(problem)) => problem,
             Err(_) => "reading the credentials was cut short".to_owned(),
         };

@@ -1,8 +1,7 @@
 //! Credentials from docker's `config.json`.
 //!
-//! Entries are found by registry host and repository prefix, the longest first, not by full image name. Credential
-//! programs (`credHelpers`, `credsStore`) are run by the crate `docker_credential`; its own reading of `auths` is not
-//! used, as it knows no repository prefixes.
+//! Entries are found by registry host and repository prefix, the longest first, not by full image name. Where there is
+//! none, a credential program (`credHelpers`, then `credsStore`) is to be asked: see [`helper`].
 
 use std::{
     collections::BTreeMap,
@@ -11,10 +10,10 @@ use std::{
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD, engine::general_purpose::STANDARD_NO_PAD};
-use docker_credential::{CredentialRetrievalError, DockerCredential};
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
+use super::helper;
 use crate::model::{ImageName, limits};
 
 /// A user and password, or a token to be exchanged for access tokens.
@@ -70,11 +69,22 @@ fn location(setting: Option<&Path>) -> Option<(PathBuf, bool)> {
     Some((dir.join("config.json"), false))
 }
 
-/// The credential for a repository, if the configuration has one. Blocks on the file and on credential programs.
+/// What the configuration has for a repository.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Found {
+    /// Nothing.
+    Nothing,
+    /// The credential itself.
+    Credential(Credential),
+    /// A program that may have it.
+    Program(helper::Question),
+}
+
+/// What the configuration has for a repository. Blocks on the file; runs no credential program.
 ///
 /// # Errors
-/// A sentence about the file or the program; never with what they hold.
-pub(super) fn find(setting: Option<&Path>, name: &ImageName) -> Result<Option<Credential>, String> {
+/// A sentence about the file; never with what it holds.
+pub(super) fn find(setting: Option<&Path>, name: &ImageName) -> Result<Found, String> {
     config(setting)?.find(name)
 }
 
@@ -102,7 +112,7 @@ fn read(path: &Path) -> io::Result<Zeroizing<String>> {
 }
 
 impl DockerConfig {
-    fn find(&self, name: &ImageName) -> Result<Option<Credential>, String> {
+    fn find(&self, name: &ImageName) -> Result<Found, String> {
         let own = canonical_host(&name.registry);
         let full = format!("{own}/{}", name.repository);
         let entry = self
@@ -114,7 +124,7 @@ impl DockerConfig {
         if let Some((key, entry)) = entry
             && let Some(credential) = entry.credential().map_err(|problem| format!("auths entry {key}: {problem}"))?
         {
-            return Ok(Some(credential));
+            return Ok(Found::Credential(credential));
         }
         let helper = self
             .cred_helpers
@@ -125,7 +135,9 @@ impl DockerConfig {
             // Docker keeps Docker Hub's under this key in stores.
             (if own == "docker.io" { "https://index.docker.io/v1/" } else { name.registry.as_str() }, program)
         });
-        helper.or(store).map_or(Ok(None), |(server, program)| ask(program, server))
+        Ok(helper.or(store).map_or(Found::Nothing, |(server, program)| {
+            Found::Program(helper::Question { program: program.to_owned(), server: server.to_owned() })
+        }))
     }
 }
 
@@ -147,24 +159,6 @@ impl Entry {
         let (user, password) = pair.split_once(':').ok_or("its auth is not base64 of user:password")?;
         let password = Zeroizing::new(password.trim_end_matches('\0').to_owned());
         Ok(Some(Credential::Password { user: user.to_owned(), password }))
-    }
-}
-
-fn ask(program: &str, server: &str) -> Result<Option<Credential>, String> {
-    let config = serde_json::json!({"credHelpers": {server: program}}).to_string();
-    match docker_credential::get_credential_from_reader(config.as_bytes(), server) {
-        Ok(DockerCredential::UsernamePassword(user, password)) => {
-            Ok(Some(Credential::Password { user, password: Zeroizing::new(password) }))
-        }
-        Ok(DockerCredential::IdentityToken(token)) => Ok(Some(Credential::IdentityToken(Zeroizing::new(token)))),
-        // The program ran and has nothing for this server (docker's protocol knows no better sign).
-        Err(CredentialRetrievalError::HelperFailure { stdout, .. }) if stdout.contains("credentials not found") => {
-            Ok(None)
-        }
-        Err(CredentialRetrievalError::HelperFailure { .. }) => {
-            Err(format!("docker-credential-{program} failed for {server}"))
-        }
-        Err(error) => Err(format!("docker-credential-{program}: {error}")),
     }
 }
 

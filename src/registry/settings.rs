@@ -17,6 +17,8 @@ pub struct Settings {
     /// `~/.docker/config.json`. Read again when a token is needed, so it may be replaced at any time. Entries are
     /// keyed by host or by host and repository prefix; `credHelpers` and `credsStore` are asked where there is none.
     pub docker_config: Option<PathBuf>,
+    /// Time allowed for a credential program, in milliseconds; then it is ended, and the registry is asked nothing.
+    pub credential_program_timeout_ms: u64,
     /// Requests under way to one registry, at most.
     pub concurrency: usize,
     /// Attempts for one request: the first and the repetitions after network errors, 429 and 5xx.
@@ -37,6 +39,7 @@ impl Default for Settings {
             plain_http: Vec::new(),
             ca_file: None,
             docker_config: None,
+            credential_program_timeout_ms: 5_000,
             concurrency: 16,
             attempts: 4,
             connect_timeout_ms: 3_000,

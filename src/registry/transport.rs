@@ -134,7 +134,7 @@ impl Transport {
         }
         let plain_http: Arc<HashSet<String>> = Arc::new(settings.plain_http.iter().cloned().collect());
         let client = client(&settings, &plain_http).map_err(unusable)?;
-        let tokens = Tokens::new(settings.docker_config.clone());
+        let tokens = Tokens::new(&settings);
         Ok(Self { client, plain_http, hosts: Cache::new(HOSTS), tokens, settings })
     }
 

@@ -36,7 +36,7 @@ impl Authenticate {
             Err(refusal) => {
                 self.metrics.refused(refusal.reason());
                 tracing::info!(target: "audit", reason = refusal.reason(), %refusal, "caller refused");
-                Some(Authenticated(Err(format!("{}: {refusal}", refusal.reason()))))
+                Some(Authenticated(Err(refusal)))
             }
         }
     }

@@ -43,9 +43,34 @@ pub struct Middleware {
     pub body: usize,
     /// Requests that may be under way.
     pub under_way: Arc<Semaphore>,
+    /// How callers who speak no gRPC are refused, in the form that they understand.
+    pub refuse: fn(&Refusal) -> Response,
     /// The time.
     pub clock: Clock,
 }
+
+/// What the middleware refuses itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// As many requests are under way as there may be.
+    Overloaded,
+    /// The body is announced to be longer than this many bytes.
+    TooLarge(usize),
+}
+
+/// A refusal in plain text.
+pub fn plain(refusal: &Refusal) -> Response {
+    match refusal {
+        Refusal::Overloaded => {
+            (StatusCode::SERVICE_UNAVAILABLE, [("retry-after", "1")], format!("{OVERLOADED}\n")).into_response()
+        }
+        Refusal::TooLarge(most) => {
+            (StatusCode::PAYLOAD_TOO_LARGE, format!("the body is larger than {most} bytes\n")).into_response()
+        }
+    }
+}
+
+const OVERLOADED: &str = "too many requests are under way; try again";
 
 impl Middleware {
     /// Wraps all routes that `router` has, and its fallback.
@@ -77,7 +102,11 @@ async fn pass(State(middleware): State<Middleware>, mut request: Request<Body>, 
 
 async fn answer(middleware: &Middleware, mut request: Request<Body>, next: Next, grpc: bool) -> Response {
     let Ok(_under_way) = middleware.under_way.try_acquire() else {
-        return overloaded(grpc);
+        return if grpc {
+            status::unavailable(OVERLOADED, "OVERLOADED", Duration::from_secs(1)).into_http::<Body>()
+        } else {
+            (middleware.refuse)(&Refusal::Overloaded)
+        };
     };
     if grpc {
         if let Some(authenticate) = &middleware.authenticate
@@ -89,8 +118,7 @@ async fn answer(middleware: &Middleware, mut request: Request<Body>, next: Next,
     }
     let announced = request.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
     if announced.is_some_and(|bytes| bytes > middleware.body) {
-        let message = format!("the body is larger than {} bytes\n", middleware.body);
-        return (StatusCode::PAYLOAD_TOO_LARGE, message).into_response();
+        return (middleware.refuse)(&Refusal::TooLarge(middleware.body));
     }
     let limit = middleware.body;
     next.run(request.map(|body| Body::new(Limited::new(body, limit)))).await
@@ -98,14 +126,6 @@ async fn answer(middleware: &Middleware, mut request: Request<Body>, next: Next,
 
 fn is_grpc(headers: &HeaderMap) -> bool {
     headers.get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
-}
-
-fn overloaded(grpc: bool) -> Response {
-    let message = "too many requests are under way; try again";
-    if grpc {
-        return status::unavailable(message, "OVERLOADED", Duration::from_secs(1)).into_http::<Body>();
-    }
-    (StatusCode::SERVICE_UNAVAILABLE, [("retry-after", "1")], format!("{message}\n")).into_response()
 }
 
 /// The name of the status; of a gRPC stream, the one with which it began.

@@ -16,7 +16,7 @@ use http::{
 };
 use tonic::service::Routes;
 
-use super::{Clock, wiring::Parts};
+use super::{Clock, health, operations::Readiness, wiring::Parts};
 use crate::{
     config::Config,
     grpc::{
@@ -35,17 +35,18 @@ const BYTES: &str = "application/octet-stream";
 const SHORT: &str = "public, max-age=5";
 const IMMUTABLE: &str = "public, max-age=31536000, immutable";
 
-pub(super) fn router(config: &Config, parts: &Parts, clock: Clock) -> anyhow::Result<Router> {
-    Ok(services(config, parts, clock)?.into_axum_router().merge(documents(config, parts)).merge(tiles(&parts.log)))
+pub(super) fn router(config: &Config, parts: &Parts, readiness: Readiness, clock: Clock) -> anyhow::Result<Router> {
+    Ok(services(config, parts, readiness, clock)?
+        .into_axum_router()
+        .merge(documents(config, parts))
+        .merge(tiles(&parts.log)))
 }
 
 fn base_url(config: &Config, parts: &Parts) -> String {
     format!("https://{}:{}", parts.keyring.host(), config.listen.public.port())
 }
 
-fn services(config: &Config, parts: &Parts, clock: Clock) -> anyhow::Result<Routes> {
-    let (health, health_service) = tonic_health::server::health_reporter();
-    drop(health);
+fn services(config: &Config, parts: &Parts, readiness: Readiness, clock: Clock) -> anyhow::Result<Routes> {
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(v1::DESCRIPTORS)
         .build_v1()?;
@@ -55,12 +56,13 @@ fn services(config: &Config, parts: &Parts, clock: Clock) -> anyhow::Result<Rout
         policies: Arc::clone(&parts.policies),
         release: Arc::clone(&parts.release),
         roots: parts.roots.clone(),
+        metrics: parts.metrics.clone(),
         clock,
     };
     let admission =
         v1::admission_service_server::AdmissionServiceServer::new(Face::new(Arc::clone(&parts.admission), clock));
     let trust = Trust::new(Arc::clone(&parts.keyring), base_url(config, parts), clock);
-    Ok(Routes::new(health_service)
+    Ok(Routes::new(health::Face::server(readiness))
         .add_service(reflection)
         .add_service(SigningFace { signing: Signing::clone(&parts.signing), clock }.into_server())
         .add_service(LogFace { log: parts.log.clone() }.into_server())
@@ -75,6 +77,7 @@ fn services(config: &Config, parts: &Parts, clock: Clock) -> anyhow::Result<Rout
         )))
         .add_service(v1::rollback_service_server::RollbackServiceServer::new(RollbackFace::new(
             Arc::clone(&parts.rollback),
+            parts.metrics.clone(),
             clock,
         )))
         .add_service(v1::trust_service_server::TrustServiceServer::new(trust)))

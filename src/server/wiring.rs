@@ -1,15 +1,18 @@
 //! What is opened, in which order, and which face gets which service. Decides nothing else.
 
-use std::{path::Path, sync::Arc};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use axum::Router;
+use axum::{Router, response::Response};
 use jiff::Timestamp;
 use tokio::sync::Semaphore;
 
-use super::{Authenticate, Certificates, Clock, Middleware, Readiness, ServerTls, Stopping, operations, public, tls};
+use super::{
+    Authenticate, Certificates, Clock, Middleware, Readiness, ServerTls, Stopping, middleware::Refusal,
+    middleware::plain, operations, public, tls,
+};
 use crate::{
-    admission::Admission,
+    admission::{self, Admission},
     config::Config,
     evidence::EvidenceService,
     identity::Authenticator,
@@ -20,9 +23,12 @@ use crate::{
     release::Release,
     rollback::Rollback,
     signing::Signing,
-    telemetry::Metrics,
+    telemetry::{Metrics, Total},
     webhook,
 };
+
+/// How long stopping waits for what is recorded beside the answers. The log answers in milliseconds, or is broken.
+const SETTLE: Duration = Duration::from_secs(10);
 
 /// Without a policy file nothing is admitted, and the answer says that no policy speaks about it.
 const NO_POLICY: &str = "
@@ -55,7 +61,9 @@ pub(super) struct Parts {
 impl Parts {
     /// Lets pending records be written, then closes the log.
     pub(super) async fn close(self) {
-        self.admission.settle().await;
+        if tokio::time::timeout(SETTLE, self.admission.settle()).await.is_err() {
+            tracing::error!("the log did not take everything that admission had to record");
+        }
         let log = self.log.clone();
         if tokio::task::spawn_blocking(move || log.close()).await.is_err() {
             tracing::error!("the log could not be closed in order; the next start will recover it");
@@ -96,13 +104,15 @@ pub(super) async fn open(config: &Config, clock: Clock) -> anyhow::Result<Parts>
         let (log, signing, evidence) = (log.clone(), Arc::clone(&signing), Arc::clone(&evidence));
         Arc::new(tokio::task::spawn_blocking(move || Release::new(log, signing, evidence)).await??)
     };
-    let admission = Arc::new(Admission::new(
+    let metrics = Metrics::new();
+    let behind = admission::Parts::new(
         Arc::clone(&evidence),
         registry.clone(),
         Arc::clone(&policies),
         Arc::clone(&release),
-        config.admission.clone(),
-    ));
+        &signing,
+    );
+    let admission = Arc::new(Admission::new(behind, config.admission.clone(), metrics.clone()));
     let rollback = Arc::new(Rollback::new(
         Arc::clone(&release),
         Arc::clone(&evidence),
@@ -114,7 +124,7 @@ pub(super) async fn open(config: &Config, clock: Clock) -> anyhow::Result<Parts>
     Ok(Parts {
         tls: server_tls(config, &keyring, clock())?.map(Arc::new),
         authenticator: Arc::new(Authenticator::new(&config.identity)?),
-        metrics: Metrics::new(),
+        metrics,
         keyring,
         log,
         registry,
@@ -160,34 +170,36 @@ fn server_tls(config: &Config, keyring: &Keyring, now: Timestamp) -> anyhow::Res
 /// The routers, each behind its middleware.
 pub(super) fn faces(config: &Config, parts: &Parts, stopping: &Stopping, clock: Clock) -> anyhow::Result<Faces> {
     let authenticate = Authenticate::new(Arc::clone(&parts.authenticator), parts.metrics.clone());
-    let middleware = |door, authenticate, body| Middleware {
+    let middleware = |door, authenticate, body, refuse| Middleware {
         door,
         metrics: parts.metrics.clone(),
         authenticate,
         body,
         under_way: Arc::new(Semaphore::new(config.limits.requests)),
+        refuse,
         clock,
     };
-    let public = middleware("public", Some(authenticate), limits::DOCUMENT).wrap(public::router(config, parts, clock)?);
-    // Twice the limit: up to there the webhook itself refuses, in the form that the API server understands.
+    let readiness = readiness(parts, stopping, clock);
+    let callers = public::router(config, parts, readiness.clone(), clock)?;
+    let public = middleware("public", Some(authenticate), limits::DOCUMENT, plain).wrap(callers);
+    // Twice the limit: up to there the webhook reads on, so that its refusal is heard.
     let reviews = webhook::router(Arc::clone(&parts.admission), clock);
-    let webhook = middleware("webhook", None, 2 * limits::ADMISSION_BODY).wrap(reviews);
-    let operations = operations::router(readiness(parts, stopping, clock));
-    Ok(Faces { public, webhook, operations })
+    let webhook = middleware("webhook", None, 2 * limits::ADMISSION_BODY, as_review).wrap(reviews);
+    Ok(Faces { public, webhook, operations: operations::router(readiness) })
+}
+
+/// A refusal in the form that the API server understands.
+fn as_review(refusal: &Refusal) -> Response {
+    webhook::refusal(&match refusal {
+        Refusal::Overloaded => webhook::Malformed::Busy,
+        Refusal::TooLarge(_) => webhook::Malformed::TooLong,
+    })
 }
 
 fn readiness(parts: &Parts, stopping: &Stopping, clock: Clock) -> Readiness {
     let (log, keyring) = (parts.log.clone(), Arc::clone(&parts.keyring));
     let checks: Vec<operations::Check> = vec![
-        (
-            "log",
-            Box::new(move || {
-                if log.is_writable() {
-                    return Ok(());
-                }
-                Err("it stopped writing after a failure; restart the service".to_owned())
-            }),
-        ),
+        ("log", Box::new(move || log.check_writable().map_err(|error| error.to_string()))),
         (
             "keys",
             Box::new(move || {
@@ -199,22 +211,41 @@ fn readiness(parts: &Parts, stopping: &Stopping, clock: Clock) -> Readiness {
             }),
         ),
     ];
+    Readiness {
+        stopping: stopping.clone(),
+        checks: Arc::new(checks),
+        metrics: parts.metrics.clone(),
+        refresh: refresh(parts),
+    }
+}
+
+/// Sets what the parts count themselves.
+fn refresh(parts: &Parts) -> Arc<dyn Fn(&Metrics) + Send + Sync> {
     let (log, keyring, tls) = (parts.log.clone(), Arc::clone(&parts.keyring), parts.tls.clone());
-    let refresh = move |metrics: &Metrics| {
+    let (registry, evidence, admission) =
+        (parts.registry.clone(), Arc::clone(&parts.evidence), Arc::clone(&parts.admission));
+    Arc::new(move |metrics: &Metrics| {
         let stats = log.stats();
         let queued = u64::try_from(stats.queued).unwrap_or(u64::MAX);
         metrics.log(log.size(), stats.commits, stats.fsyncs, queued, !log.is_writable());
         for (what, at) in keyring.expiries() {
             metrics.expires(&what, at);
         }
-        if let Some(at) = tls.as_ref().and_then(|tls| tls.not_after()) {
-            metrics.expires("tls certificate", at);
+        if let Some(tls) = &tls {
+            metrics.certificate_failures(tls.reload_failures());
+            if let Some(at) = tls.not_after() {
+                metrics.expires("tls certificate", at);
+            }
         }
-    };
-    Readiness {
-        stopping: stopping.clone(),
-        checks: Arc::new(checks),
-        metrics: parts.metrics.clone(),
-        refresh: Arc::new(refresh),
-    }
+        metrics.registries(&registry.requests(), registry.open_breakers().len());
+        for (cache, outcome, count) in evidence.lookups() {
+            metrics.set(Total::Evidence, cache, outcome, count);
+        }
+        let recordings = admission.recordings();
+        for (what, counters) in [("deployment", recordings.deployments), ("summary", recordings.summaries)] {
+            metrics.set(Total::Records, what, "recorded", counters.recorded);
+            metrics.set(Total::Records, what, "failed", counters.failed);
+            metrics.set(Total::Records, what, "left-out", counters.left_out);
+        }
+    })
 }

@@ -46,8 +46,9 @@ pub(super) fn of(uid: &str, outcome: &Outcome) -> Value {
 
 /// The answer to what could not be read.
 pub(super) fn malformed(uid: &str, error: &Malformed) -> Value {
-    let message = format!("countersign could not read the review: {error}");
-    review(json!({ "uid": uid, "allowed": false, "status": status(400, &cut(&message, MESSAGE, false)) }))
+    let message = format!("countersign did not read the review: {error}");
+    let status = status(error.status().as_u16(), &cut(&message, MESSAGE, false));
+    review(json!({ "uid": uid, "allowed": false, "status": status }))
 }
 
 fn review(response: impl Into<Value>) -> Value {
@@ -58,7 +59,12 @@ fn status(code: u16, message: &str) -> Value {
     let reason = match code {
         400 => "BadRequest",
         403 => "Forbidden",
-        504 => "Timeout",
+        404 => "NotFound",
+        405 => "MethodNotAllowed",
+        408 | 504 => "Timeout",
+        413 => "RequestEntityTooLarge",
+        415 => "UnsupportedMediaType",
+        503 => "ServiceUnavailable",
         _ => "InternalError",
     };
     json!({ "status": "Failure", "code": code, "reason": reason, "message": message })

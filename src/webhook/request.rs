@@ -28,6 +28,12 @@ pub enum Malformed {
     /// The body did not come in time.
     #[error("the body did not arrive within the timeout")]
     TooSlow,
+    /// There is nothing at this path.
+    #[error("there is nothing at this path; the webhook is at /validate, /mutate and /admit")]
+    Path,
+    /// Another method than POST.
+    #[error("reviews are sent by POST")]
+    Method,
     /// Too many reviews are under way.
     #[error("too many reviews are under way; none ended within the timeout")]
     Busy,
@@ -61,6 +67,8 @@ impl Malformed {
             Self::TooLong => StatusCode::PAYLOAD_TOO_LARGE,
             Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Path => StatusCode::NOT_FOUND,
+            Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             _ => StatusCode::BAD_REQUEST,
         }
     }

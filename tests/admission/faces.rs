@@ -10,6 +10,7 @@ use countersign::{
         auth::Authenticated,
         v1::{self, admission_service_server::AdmissionService as _},
     },
+    identity::Refusal,
     model::{Caller, Identity, Role, limits},
 };
 use serde_json::{Value, json};
@@ -84,7 +85,7 @@ async fn admit_refuses_bad_fields_and_missing_roles_by_name() {
         let may = [Role::Verifier, Role::Deployer, Role::Operator, Role::Admin].contains(&role);
         assert_eq!(admit(good.clone(), caller(&[role])).await.is_ok(), may, "{role}");
     }
-    let nobody = admit(good, Authenticated(Err("no".to_owned()))).await.unwrap_err();
+    let nobody = admit(good, Authenticated(Err(Refusal::Expired))).await.unwrap_err();
     assert_eq!(nobody.code(), tonic::Code::Unauthenticated);
 }
 

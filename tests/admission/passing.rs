@@ -1,17 +1,12 @@
-//! What passes without a judgement, what is recorded, and what breaking the glass does.
-
-use std::time::Duration;
+//! What passes without a judgement, and what is recorded as a deployment.
 
 use countersign::{
-    admission::{BreakGlass, Kind, Operation, Passed, Phase, Review, Settings, User},
-    model::{Decision, limits, verdict::Code},
+    admission::{Kind, Operation, Passed, Phase, Review, Settings, User},
+    model::verdict::Code,
 };
 use serde_json::{Value, json};
 
-use super::{
-    World, annotated, ask, codes, create, deployment, digest, door, glass_settings, image, now, pinned, pod, soon,
-    update, world,
-};
+use super::{World, ask, codes, create, deployment, digest, door, image, now, pinned, pod, soon, update, world};
 
 #[tokio::test]
 async fn what_brings_no_image_in_passes() {
@@ -105,7 +100,7 @@ async fn admitted_workloads_are_recorded_by_their_main_image() {
     );
     assert_eq!((recorded[0].service.as_str(), recorded[0].environment.as_str()), ("web", "shop"));
     assert_eq!((recorded[0].image.clone(), recorded[0].deployed_by.as_str()), (pinned("signed"), "alice"));
-    assert_eq!(door.counters().recorded, 2);
+    assert_eq!(door.recordings().deployments.recorded, 2);
 }
 
 #[tokio::test]
@@ -142,98 +137,8 @@ async fn a_recording_that_fails_changes_no_answer() {
     let (door, _) = door(World { is_unrecordable: true, ..world() }, Settings::default());
     assert!(door.review(&create(deployment(&[&pinned("signed")])), now(), soon()).await.allowed);
     door.settle().await;
-    assert_eq!((door.counters().recorded, door.counters().failed), (0, 1));
-}
-#[tokio::test]
-async fn break_glass_admits_whom_settings_name_and_is_never_silent() {
-    let (door, asked) = door(world(), glass_settings());
-    let review = create(annotated(deployment(&[&image("bare")]), "incident 7"));
-    let outcome = door.review(&review, now(), soon()).await;
-    assert!(outcome.allowed);
-    assert_eq!(outcome.decision, Decision::Deny, "the verdict stays what it is");
-    assert!(outcome.warnings[0].contains("BREAK-GLASS by alice: incident 7"), "{:?}", outcome.warnings);
-    assert!(outcome.audit["break-glass"].contains("incident 7"));
-    assert_eq!(*asked.glasses.lock().unwrap(), ["incident 7"]);
-    // The pods that a controller makes of it follow, here, until it expires.
-    let controller =
-        User { name: "system:serviceaccount:kube-system:replicaset-controller".to_owned(), groups: vec![] };
-    let follow = |namespace: &str| Review {
-        user: controller.clone(),
-        namespace: Some(namespace.to_owned()),
-        ..create(pod(&[&pinned("bare")]))
-    };
-    assert!(door.review(&follow("shop"), now(), soon()).await.allowed);
-    assert!(!door.review(&follow("other"), now(), soon()).await.allowed);
-    let later = now().checked_add(Duration::from_secs(61)).unwrap();
-    assert!(!door.review(&follow("shop"), later, soon()).await.allowed);
-    assert_eq!(asked.glasses.lock().unwrap().len(), 1);
-}
-
-#[tokio::test]
-async fn break_glass_is_refused_to_everyone_else() {
-    let object = annotated(pod(&[&image("bare")]), "let me in");
-    let bob = User { name: "bob".to_owned(), groups: vec!["dev".to_owned()] };
-    let refused = |object: &Value| Review { user: bob.clone(), ..create(object.clone()) };
-    let (door, asked) = door(world(), glass_settings());
-    let outcome = door.review(&refused(&object), now(), soon()).await;
-    assert!(!outcome.allowed);
-    assert!(outcome.message.contains("was not honoured"), "{}", outcome.message);
-    // An empty or endless reason is none.
-    let empty = create(annotated(pod(&[&image("bare")]), "  "));
-    assert!(!door.review(&empty, now(), soon()).await.allowed);
-    let endless = create(annotated(pod(&[&image("bare")]), &"x".repeat(limits::TEXT + 1)));
-    assert!(!door.review(&endless, now(), soon()).await.allowed);
-    assert_eq!(asked.glasses.lock().unwrap().len(), 0);
-    // A group is enough.
-    let sre = User { name: "bob".to_owned(), groups: vec!["sre".to_owned()] };
-    assert!(door.review(&Review { user: sre, ..create(object) }, now(), soon()).await.allowed);
-}
-
-#[tokio::test]
-async fn a_dry_run_breaks_no_glass() {
-    let (door, asked) = door(world(), glass_settings());
-    let review = create(annotated(pod(&[&image("bare")]), "why"));
-    assert!(door.review(&Review { dry_run: true, ..review.clone() }, now(), soon()).await.allowed);
-    assert_eq!(asked.glasses.lock().unwrap().len(), 0);
-    let follow = Review { user: User::default(), ..create(pod(&[&image("bare")])) };
-    assert!(!door.review(&follow, now(), soon()).await.allowed, "no grant was left behind");
-    assert!(door.review(&review, now(), soon()).await.allowed);
-    assert!(door.review(&follow, now(), soon()).await.allowed);
-}
-
-#[tokio::test]
-async fn break_glass_works_while_the_registry_is_down() {
-    let (door, _) = door(World { is_down: true, ..world() }, glass_settings());
-    let review = create(annotated(pod(&[&image("bare")]), "registry is down"));
-    assert!(door.review(&review, now(), soon()).await.allowed);
-    let follow = Review { user: User::default(), ..create(pod(&[&image("bare")])) };
-    assert!(door.review(&follow, now(), soon()).await.allowed);
-}
-#[tokio::test]
-async fn the_glass_is_recorded_when_the_object_is_final_and_not_before() {
-    for (phase, count) in [(Phase::Mutate, 0), (Phase::Validate, 1), (Phase::Both, 1)] {
-        let (door, asked) = door(world(), glass_settings());
-        let review = create(annotated(deployment(&[&image("bare")]), "incident 7"));
-        assert!(door.review(&Review { phase, ..review }, now(), soon()).await.allowed);
-        assert_eq!(asked.glasses.lock().unwrap().len(), count, "{phase:?}");
-    }
-}
-
-#[test]
-fn a_broken_glass_is_a_statement_about_the_images_and_the_policies() {
-    let glass = |images| BreakGlass {
-        user: "alice".to_owned(),
-        reason: "incident 7".to_owned(),
-        namespace: "shop".to_owned(),
-        images,
-        expires: now(),
-    };
-    let known = digest("team/bare");
-    let images = vec![(image("bare"), Some(known)), (pinned("bare"), Some(known)), (image("gone"), None)];
-    let statement = glass(images).statement(digest("policies")).unwrap();
-    assert!(statement.names(&known) && statement.names(&digest("policies")));
-    assert_eq!((statement.subjects().len(), &statement.predicate()["reason"]), (2, &json!("incident 7")));
-    assert_eq!(glass(vec![(image("gone"), None)]).statement(digest("policies")).unwrap().subjects().len(), 1);
+    let counters = door.recordings().deployments;
+    assert_eq!((counters.recorded, counters.failed), (0, 1));
 }
 
 #[tokio::test]

@@ -49,7 +49,7 @@ async fn post_as(world: World, path: &str, body: impl Into<Body>, content_type: 
 }
 
 /// What an API server demands of every answer.
-fn well_formed(answer: &Value) {
+pub fn well_formed(answer: &Value) {
     assert_eq!((&answer["apiVersion"], &answer["kind"]), (&json!("admission.k8s.io/v1"), &json!("AdmissionReview")));
     let response = &answer["response"];
     assert!(response["uid"].is_string() && response["allowed"].is_boolean(), "{answer}");

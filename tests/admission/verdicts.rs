@@ -8,6 +8,7 @@ use std::{
 use countersign::{
     admission::{Admission, Class, Effect, FailureMode, OnFailure, Phase, Review, Settings, manifest},
     model::{Decision, Verdict, judge::Judgement, policy::Mode, verdict::Code},
+    telemetry::Metrics,
 };
 use serde_json::json;
 
@@ -192,6 +193,7 @@ fn settings_are_read_strictly_and_closed_by_default() {
         assert!(toml::from_str::<Settings>(bad).is_err(), "{bad}");
     }
 }
+
 #[tokio::test]
 async fn an_image_that_no_policy_speaks_about_is_not_ours_to_refuse() {
     for broken in [World { is_down: true, ..world() }, world()] {
@@ -201,7 +203,7 @@ async fn an_image_that_no_policy_speaks_about_is_not_ours_to_refuse() {
             mode: Mode::Enforce,
             audited: vec![],
         });
-        let door = Admission::with(parts, Settings::default());
+        let door = Admission::new(parts, Settings::default(), Metrics::new());
         let outcome = door.review(&create(pod(&[&image("gone")])), now(), soon()).await;
         assert!(outcome.allowed);
         assert_eq!(outcome.warnings.len(), 1, "it says that it could not look");
