@@ -78,8 +78,37 @@ pub struct Config {
     pub admission: crate::admission::Settings,
     /// The rollback check.
     pub rollback: Rollback,
+    /// The transparency log.
+    pub log: Log,
     /// Bounds on connections and requests.
     pub limits: Limits,
+}
+
+/// `[log]`: what must stay free on the log's disk.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Log {
+    /// Below this many mebibytes the log refuses to write, and goes on by itself when there is room again. Default: 256.
+    pub reserve_mib: u64,
+    /// Mebibytes of a file that is given back when the disk fills up all the same. Default: 64.
+    pub ballast_mib: u64,
+}
+
+impl Log {
+    /// As the store takes it.
+    pub fn room(&self) -> crate::store::Room {
+        const MIB: u64 = 1024 * 1024;
+        crate::store::Room {
+            reserve: self.reserve_mib.saturating_mul(MIB),
+            ballast: self.ballast_mib.saturating_mul(MIB),
+        }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { reserve_mib: 256, ballast_mib: 64 }
+    }
 }
 
 /// `[listen]`: one address for each door. Port 0 takes a free port.
@@ -170,6 +199,7 @@ impl Default for Config {
             evidence: crate::evidence::Settings::default(),
             admission: crate::admission::Settings::default(),
             rollback: Rollback::default(),
+            log: Log::default(),
             limits: Limits::default(),
         }
     }

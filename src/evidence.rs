@@ -13,7 +13,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, PoisonError, RwLock,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -23,7 +23,7 @@ use jiff::Timestamp;
 use moka::{future, sync};
 
 use crate::{
-    log::{Log, LogError, View},
+    log::{Log, LogError, Logs, View},
     model::{
         Digest, Evidence, ImageName, ImageRef, LogRef, Outcome, Rejection, Source, TrustedRoot, Verified,
         evidence::Rejected, limits, predicate, verify,
@@ -98,14 +98,48 @@ struct Listing {
     bundles: Arc<Vec<Vec<u8>>>,
 }
 
+/// Whom we believe: our own root first, then whoever else is trusted. Clones are the same list.
+#[derive(Debug, Clone)]
+pub struct Roots(Arc<RwLock<Vec<Arc<TrustedRoot>>>>);
+
+impl Roots {
+    /// A list whose first root is our own.
+    pub fn new(roots: Vec<Arc<TrustedRoot>>) -> Self {
+        Self(Arc::new(RwLock::new(roots)))
+    }
+
+    /// All of them, our own first.
+    pub fn all(&self) -> Vec<Arc<TrustedRoot>> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn own(&self) -> Option<Arc<TrustedRoot>> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).first().cloned()
+    }
+
+    fn replace_own(&self, root: Arc<TrustedRoot>) {
+        if let Some(own) = self.0.write().unwrap_or_else(PoisonError::into_inner).first_mut() {
+            *own = root;
+        }
+    }
+}
+
+impl From<Vec<Arc<TrustedRoot>>> for Roots {
+    fn from(roots: Vec<Arc<TrustedRoot>>) -> Self {
+        Self::new(roots)
+    }
+}
+
+/// An entry of one of our logs, and the digest that it is evidence about.
+type EntryKey = (Arc<str>, u64, Digest);
+
 /// The evidence service. Cheap to clone.
 #[derive(Clone)]
 pub struct EvidenceService {
-    log: Log,
+    logs: Logs,
     registry: Registry,
-    /// Our own root first.
-    roots: Vec<Arc<TrustedRoot>>,
-    entries: sync::Cache<(u64, Digest), Arc<Verified>>,
+    roots: Roots,
+    entries: sync::Cache<EntryKey, Arc<Verified>>,
     facts: sync::Cache<(Digest, Digest), Fact>,
     fresh: future::Cache<(ImageName, Digest), Listing>,
     last_good: sync::Cache<(ImageName, Digest), Listing>,
@@ -119,16 +153,16 @@ impl std::fmt::Debug for EvidenceService {
 }
 
 impl EvidenceService {
-    /// A service over our log and registries. `roots` must hold our own root first; others are whoever else is trusted.
-    pub fn new(log: Log, registry: Registry, roots: Vec<Arc<TrustedRoot>>, settings: &Settings) -> Self {
+    /// A service over our logs and registries. `roots` must hold our own root first; others are whoever else is trusted.
+    pub fn new(logs: impl Into<Logs>, registry: Registry, roots: impl Into<Roots>, settings: &Settings) -> Self {
         let weigh = |_key: &(ImageName, Digest), listing: &Listing| {
             let bytes: usize = listing.bundles.iter().map(Vec::len).sum();
             u32::try_from(bytes.saturating_add(256)).unwrap_or(u32::MAX)
         };
         Self {
-            log,
+            logs: logs.into(),
             registry,
-            roots,
+            roots: roots.into(),
             entries: sync::Cache::new(50_000),
             facts: sync::Cache::new(50_000),
             fresh: future::Cache::builder()
@@ -143,6 +177,13 @@ impl EvidenceService {
                 .build(),
             counts: Arc::default(),
         }
+    }
+
+    /// From now on our own root is this one: it names one log more. What was not proven under the old one is looked at
+    /// again.
+    pub fn renew_own_root(&self, root: Arc<TrustedRoot>) {
+        self.roots.replace_own(root);
+        self.facts.invalidate_all();
     }
 
     /// How often each cache had what was looked for, since the start: cache, outcome, count. A `stand-in` is a listing
@@ -189,35 +230,29 @@ impl EvidenceService {
             .map_err(|_lost| EvidenceError::Interrupted)?
     }
 
-    /// One entry of our own log as verified evidence about `digest`. Reads the store: call it off the async threads.
-    pub fn entry(&self, index: u64, digest: &Digest) -> Result<Verified, EvidenceError> {
-        self.verified_entry(index, digest).map(|verified| Verified::clone(&verified))
-    }
-
-    fn verified_entry(&self, index: u64, digest: &Digest) -> Result<Arc<Verified>, EvidenceError> {
-        let known = self.entries.get(&(index, *digest));
+    fn verified_entry(&self, log: &Log, index: u64, digest: &Digest) -> Result<Arc<Verified>, EvidenceError> {
+        let key = (log.shared_origin(), index, *digest);
+        let known = self.entries.get(&key);
         self.counts.entries.count(known.is_some());
         if let Some(known) = known {
             return Ok(known);
         }
-        let bundle = self.log.bundle(index)?;
+        let bundle = log.bundle(index)?;
         let verified = self
             .roots
-            .first()
+            .own()
             .ok_or_else(|| Rejection::Malformed("no trusted root is configured".to_owned()))
-            .and_then(|own| verify::verify(&bundle, digest, own))
+            .and_then(|own| verify::verify(&bundle, digest, &own))
             .map(Arc::new)
             .map_err(|reason| EvidenceError::Entry { index, reason })?;
-        self.entries.insert((index, *digest), Arc::clone(&verified));
+        self.entries.insert(key, Arc::clone(&verified));
         Ok(verified)
     }
 
     fn read_log(&self, digest: Digest, image: Option<&ImageRef>, now: Timestamp) -> Result<Evidence, EvidenceError> {
         let mut evidence = Evidence::new(digest);
-        let mut indexes = self.log.newest(&View::Evidence(digest), u64::MAX, limits::EVIDENCE)?;
-        indexes.reverse();
-        for index in indexes {
-            match self.verified_entry(index, &digest) {
+        for (log, index) in self.newest(&View::Evidence(digest), limits::EVIDENCE)?.into_iter().rev() {
+            match self.verified_entry(&log, index, &digest) {
                 Ok(verified) => evidence.statements.push(verified),
                 Err(EvidenceError::Entry { index, reason }) => {
                     tracing::error!(index, %reason, "an entry of our own log does not verify");
@@ -235,10 +270,23 @@ impl EvidenceService {
         Ok(evidence)
     }
 
+    /// The newest `most` entries of a view over all our logs, newest first.
+    fn newest(&self, view: &View, most: usize) -> Result<Vec<(Log, u64)>, LogError> {
+        let mut found = Vec::new();
+        for log in self.logs.all().into_iter().rev() {
+            let indexes = log.newest(view, u64::MAX, most.saturating_sub(found.len()))?;
+            found.extend(indexes.into_iter().map(|index| (log.clone(), index)));
+            if found.len() >= most {
+                break;
+            }
+        }
+        Ok(found)
+    }
+
     /// The newest other digest that somebody signed under this `registry/repository:tag`.
     fn signed_under(&self, name: &str, digest: &Digest) -> Result<Option<(Digest, LogRef)>, EvidenceError> {
-        for index in self.log.newest(&View::Name(name.to_owned()), u64::MAX, 16)? {
-            let Some(payload) = self.log.entry(index)?.payload else { continue };
+        for (log, index) in self.newest(&View::Name(name.to_owned()), 16)? {
+            let Some(payload) = log.entry(index)?.payload else { continue };
             let Ok(bundle) = verify::parse_bundle(&payload) else { continue };
             let Ok(statement) = verify::unverified_statement(&bundle) else { continue };
             if statement.predicate_type() != predicate::SIGN {
@@ -250,9 +298,9 @@ impl EvidenceService {
                 .find(|subject| subject.name == name && subject.digest != *digest)
                 .map(|subject| subject.digest);
             if let Some(other) = other
-                && self.verified_entry(index, &other).is_ok()
+                && self.verified_entry(&log, index, &other).is_ok()
             {
-                return Ok(Some((other, LogRef { origin: self.log.origin().to_owned(), index })));
+                return Ok(Some((other, LogRef { origin: log.origin().to_owned(), index })));
             }
         }
         Ok(None)
@@ -337,8 +385,8 @@ impl EvidenceService {
         let fact = self.facts.get_with((id, *digest), || {
             hit = false;
             let mut first = None;
-            for root in &self.roots {
-                match verify::verify(bundle, digest, root) {
+            for root in self.roots.all() {
+                match verify::verify(bundle, digest, &root) {
                     Ok(verified) => return Ok(Arc::new(verified)),
                     Err(reason) => first = first.or(Some(reason)),
                 }

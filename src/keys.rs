@@ -165,9 +165,8 @@ impl Current {
         let mut logs = Vec::new();
         for (number, known) in public.logs().iter().enumerate() {
             let role = vault::log_role(number);
-            let pair = Ed25519KeyPair::from_pkcs8(&vault.key(&role)?)
+            let log = LogKey::from_pkcs8(&vault.key(&role)?)
                 .map_err(|_source| vault.damaged(&role, "is not an Ed25519 key"))?;
-            let log = LogKey { public: public_key(&pair)?, pair: Arc::new(pair) };
             if log.public != known.key {
                 return Err(vault.damaged(&role, "does not fit its public key"));
             }
@@ -212,24 +211,33 @@ impl Keyring {
         vault.finish(host, from)
     }
 
-    /// Makes a key for a log of the new origin that succeeds the present one, in `dir/keys`; from `now` on the trusted
-    /// root names both, the old one until now.
+    /// Makes a key for a log of the new origin that succeeds the present one; from then on the trusted root names both,
+    /// the old one for [`trust::OVERLAP`] longer. `make` makes the log with its key: only if it succeeds is the key kept.
     ///
     /// # Errors
-    /// [`KeyError::Host`] for an origin that cannot be one or that an earlier log has.
-    pub fn add_log(&self, dir: &Path, kek: &Kek, origin: &str, now: Timestamp) -> Result<(), KeyError> {
+    /// [`KeyError::Host`] for an origin that cannot be one or that an earlier log has; those of `make`.
+    pub fn add_log<E: From<KeyError>>(
+        &self,
+        dir: &Path,
+        kek: &Kek,
+        origin: &str,
+        now: Timestamp,
+        make: impl FnOnce(&LogKey) -> Result<(), E>,
+    ) -> Result<LogKey, E> {
         check_host(origin)?;
         let mut vault = Vault::open(dir, kek)?;
         if self.current().public.logs().iter().any(|log| log.origin == origin) {
             let problem = "a log of that name is there already; a new log needs a new name";
-            return Err(KeyError::Host { host: origin.to_owned(), problem });
+            return Err(KeyError::Host { host: origin.to_owned(), problem }.into());
         }
         let valid_from = Timestamp::from_second(now.as_second()).map_err(|_source| KeyError::Time(now))?;
         let (secret, spki) = new_log_key()?;
+        let key = LogKey::from_pkcs8(&secret)?;
+        make(&key)?;
         vault.add_log(vault::Successor { origin: origin.to_owned(), valid_from }, &secret, &spki)?;
         let renewed = Arc::new(Current::open(&vault)?);
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = renewed;
-        Ok(())
+        Ok(key)
     }
 
     fn current(&self) -> Arc<Current> {
@@ -379,6 +387,11 @@ pub struct LogKey {
 }
 
 impl LogKey {
+    fn from_pkcs8(pkcs8: &[u8]) -> Result<Self, KeyError> {
+        let pair = Ed25519KeyPair::from_pkcs8(pkcs8).map_err(|_source| KeyError::Crypto("read the log key"))?;
+        Ok(Self { public: public_key(&pair)?, pair: Arc::new(pair) })
+    }
+
     /// The 32-byte public key.
     pub fn public_key(&self) -> [u8; 32] {
         self.public

@@ -347,6 +347,8 @@ impl Shared {
 struct Inner {
     shared: Arc<Shared>,
     key: VerifierKey,
+    /// The key's name.
+    origin: Arc<str>,
     /// Taken by whoever closes.
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -415,6 +417,11 @@ impl Log {
     /// The log's name: a host name.
     pub fn origin(&self) -> &str {
         self.0.key.name()
+    }
+
+    /// The log's name, shared.
+    pub fn shared_origin(&self) -> Arc<str> {
+        Arc::clone(&self.0.origin)
     }
 
     /// The log id of Rekor v2: the note key's whole hash.

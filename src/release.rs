@@ -15,7 +15,7 @@ use serde_json::json;
 
 use crate::{
     evidence::{EvidenceError, EvidenceService},
-    log::{Log, LogError},
+    log::{LogError, Logs},
     model::{
         Caller, Digest, Identity, LogRef, Revocation, Revocations, Statement, StatementError, Subject,
         deployment::{self, Approval, Health, History, Status},
@@ -72,7 +72,6 @@ pub struct Deployment {
 /// The release service.
 #[derive(Debug)]
 pub struct Release {
-    log: Log,
     signing: Arc<Signing>,
     evidence: Arc<EvidenceService>,
     folds: Arc<Folds>,
@@ -82,10 +81,14 @@ pub struct Release {
 
 impl Release {
     /// Opens the service over `log` and loads every revocation; reads the log, so call it off the async threads.
-    pub fn new(log: Log, signing: Arc<Signing>, evidence: Arc<EvidenceService>) -> Result<Self, ReleaseError> {
-        let folds = Arc::new(Folds::new(log.clone()));
+    pub fn new(
+        logs: impl Into<Logs>,
+        signing: Arc<Signing>,
+        evidence: Arc<EvidenceService>,
+    ) -> Result<Self, ReleaseError> {
+        let folds = Arc::new(Folds::new(logs.into()));
         folds.renew_revocations()?;
-        Ok(Self { log, signing, evidence, folds, writing: Mutex::default() })
+        Ok(Self { signing, evidence, folds, writing: Mutex::default() })
     }
 
     /// All revocations at the current log size; kept in memory, renewed as the log grows. When the log cannot be
@@ -207,11 +210,6 @@ impl Release {
         tokio::task::spawn_blocking(move || read(&folds))
             .await
             .map_err(|source| ReleaseError::Other(format!("reading the log was interrupted: {source}")))?
-    }
-
-    /// The log's origin.
-    pub fn origin(&self) -> &str {
-        self.log.origin()
     }
 }
 

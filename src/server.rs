@@ -15,6 +15,7 @@ pub mod logging;
 mod middleware;
 mod operations;
 mod public;
+pub mod succession;
 pub mod tls;
 mod wiring;
 

@@ -44,7 +44,7 @@ impl House {
         Log::create(&path, host, key.public_key(), |note| key.sign(note)).unwrap();
         let public = key.public_key();
         let log = Log::open(&path, public, move |note| key.sign(note), Options::default()).unwrap();
-        let root = Arc::new(TrustedRoot::parse(keyring.trusted_root()).unwrap());
+        let root = Arc::new(TrustedRoot::parse(&keyring.trusted_root()).unwrap());
         let signing = Signing::new(keyring, log.clone(), registry.clone());
         Self { log, registry: registry.clone(), signing, root }
     }

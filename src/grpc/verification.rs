@@ -10,9 +10,9 @@ use tonic::{Request, Response, Status};
 
 use super::{auth, convert, status, v1};
 use crate::{
-    evidence::EvidenceService,
+    evidence::{EvidenceService, Roots},
     model::{
-        Decision, Digest, Evidence, ImageRef, Outcome, Reason, Role, Signer, Source, TrustedRoot, Verdict, Verified,
+        Decision, Digest, Evidence, ImageRef, Outcome, Reason, Role, Signer, Source, Verdict, Verified,
         evidence::Rejected,
         judge::{Question, judge},
         limits,
@@ -41,7 +41,7 @@ pub struct VerificationFace {
     /// Knows what was revoked.
     pub release: Arc<Release>,
     /// Whom bundles that callers hand in are verified against; one of them suffices.
-    pub roots: Vec<Arc<TrustedRoot>>,
+    pub roots: Roots,
     /// Where decisions are counted.
     pub metrics: Metrics,
     /// The time.
@@ -136,7 +136,7 @@ impl VerificationFace {
         if bundle.len() > limits::BUNDLE {
             return Err(status::invalid("bundle", &format!("is larger than {} bytes", limits::BUNDLE)));
         }
-        let (roots, digest) = (self.roots.clone(), *digest);
+        let (roots, digest) = (self.roots.all(), *digest);
         let proven = tokio::task::spawn_blocking(move || {
             let mut evidence = Evidence::new(digest);
             evidence.sources.push((Source::Given, Outcome::Complete(now)));

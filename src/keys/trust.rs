@@ -5,7 +5,7 @@ use std::path::Path;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use der::Decode as _;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use x509_cert::Certificate;
@@ -19,6 +19,9 @@ use super::{
 const ED25519_PREFIX: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
 /// Longest organization name in a certificate (RFC 5280, `ub-organization-name`): the host stands there.
 const LONGEST_HOST: usize = 64;
+
+/// How long the key of a log is valid after its successor's is: what was under way still gets into the old log.
+pub(super) const OVERLAP: SignedDuration = SignedDuration::from_mins(10);
 
 /// The public side of one log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -223,7 +226,7 @@ fn logs(vault: &Vault<'_>) -> Result<Vec<PublicLog>, KeyError> {
     let first = (vault.host(), vault.valid_from());
     let successors = vault.successors().iter().map(|log| (log.origin.as_str(), log.valid_from));
     let named: Vec<_> = std::iter::once(first).chain(successors).collect();
-    let ends = named.iter().skip(1).map(|(_, from)| Some(*from)).chain([None]);
+    let ends = named.iter().skip(1).map(|(_, from)| from.checked_add(OVERLAP).ok()).chain([None]);
     let mut logs = Vec::new();
     for (number, ((origin, valid_from), valid_until)) in named.iter().zip(ends).enumerate() {
         let role = log_role(number);

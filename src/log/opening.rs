@@ -181,7 +181,7 @@ pub(super) fn open(
     if let Some(successor) = frozen {
         shared.queue.close();
         shared.frozen.get_or_init(|| successor);
-        return Ok(Log(Arc::new(Inner { shared, key, threads: Vec::new().into() })));
+        return Ok(Log(Arc::new(Inner { shared, origin: key.name().into(), key, threads: Vec::new().into() })));
     }
     // The sequencer hands over only to a free writer; the writer may be one batch ahead of the anchor's sync.
     let (to_writer, sealed) = mpsc::sync_channel(1);
@@ -197,5 +197,5 @@ pub(super) fn open(
         spawn("log-writer", Box::new(move || writer.run()))?,
         spawn("log-publisher", Box::new(move || publisher.run()))?,
     ];
-    Ok(Log(Arc::new(Inner { shared, key, threads: threads.into() })))
+    Ok(Log(Arc::new(Inner { shared, origin: key.name().into(), key, threads: threads.into() })))
 }

@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use super::ReleaseError;
 use crate::{
-    log::{Log, LogError, View},
+    log::{Log, LogError, Logs, Position, View},
     model::{
         LogRef, Revocation, Revocations, Statement,
         deployment::{History, Record},
@@ -24,29 +24,29 @@ const PAGE: usize = 512;
 
 type Place = (String, String);
 
-/// The folds of one log.
+/// The folds of one instance's logs.
 #[derive(Debug)]
 pub(super) struct Folds {
-    log: Log,
-    /// Revocations, and the log size up to which they are complete.
-    revocations: RwLock<(u64, Arc<Revocations>)>,
-    /// Places with a deployment, and the log size up to which they are complete.
-    services: Mutex<(u64, BTreeSet<Place>)>,
+    logs: Logs,
+    /// Revocations, and the place up to which they are complete.
+    revocations: RwLock<(Position, Arc<Revocations>)>,
+    /// Places with a deployment, and the place up to which they are complete.
+    services: Mutex<(Position, BTreeSet<Place>)>,
     /// Histories that were asked for, at most [`limits::SERVICES`].
     histories: Mutex<HashMap<Place, Kept>>,
 }
 
-/// One history with the records behind it, complete up to a log size.
+/// One history with the records behind it, complete up to a place.
 #[derive(Debug, Clone, Default)]
 struct Kept {
-    next: u64,
+    next: Position,
     records: Arc<Vec<Record>>,
     history: Arc<History>,
 }
 
 impl Folds {
-    pub(super) fn new(log: Log) -> Self {
-        Self { log, revocations: RwLock::default(), services: Mutex::default(), histories: Mutex::default() }
+    pub(super) fn new(logs: Logs) -> Self {
+        Self { logs, revocations: RwLock::default(), services: Mutex::default(), histories: Mutex::default() }
     }
 
     /// The revocations as of the last renewal.
@@ -58,28 +58,28 @@ impl Folds {
     /// one that read further wins.
     pub(super) fn renew_revocations(&self) -> Result<(), ReleaseError> {
         let (next, known) = self.revocations.read().unwrap_or_else(PoisonError::into_inner).clone();
-        let size = self.log.size();
-        if size <= next {
+        let end = self.logs.end();
+        if end <= next {
             return Ok(());
         }
         let mut renewed = None;
-        self.each(&View::PredicateType(predicate::REVOCATION.to_owned()), next, size, |statement, at| {
+        self.each(&View::PredicateType(predicate::REVOCATION.to_owned()), next, end, |statement, at| {
             match Revocation::deserialize(statement.predicate()) {
                 Ok(revocation) => renewed.get_or_insert_with(|| (*known).clone()).insert(revocation, at),
                 Err(error) => tracing::error!(%error, entry = %at, "a revocation in the log cannot be read"),
             }
         })?;
         let mut slot = self.revocations.write().unwrap_or_else(PoisonError::into_inner);
-        if slot.0 < size {
-            *slot = (size, renewed.map_or(known, Arc::new));
+        if slot.0 < end {
+            *slot = (end, renewed.map_or(known, Arc::new));
         }
         Ok(())
     }
 
     pub(super) fn services(&self) -> Result<Vec<Place>, ReleaseError> {
         let (next, mut places) = self.services.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let size = self.log.size();
-        self.each(&View::PredicateType(predicate::DEPLOYMENT.to_owned()), next, size, |statement, at| {
+        let end = self.logs.end();
+        self.each(&View::PredicateType(predicate::DEPLOYMENT.to_owned()), next, end, |statement, at| {
             if let Some(Ok(record)) = Record::read(statement, at)
                 && places.len() < limits::SERVICES
             {
@@ -89,8 +89,8 @@ impl Folds {
         })?;
         let listed = places.iter().cloned().collect();
         let mut slot = self.services.lock().unwrap_or_else(PoisonError::into_inner);
-        if slot.0 < size {
-            *slot = (size, places);
+        if slot.0 < end {
+            *slot = (end, places);
         }
         Ok(listed)
     }
@@ -99,26 +99,26 @@ impl Folds {
         let place = (service.to_owned(), environment.to_owned());
         let kept =
             self.histories.lock().unwrap_or_else(PoisonError::into_inner).get(&place).cloned().unwrap_or_default();
-        let size = self.log.size();
-        if size <= kept.next {
+        let end = self.logs.end();
+        if end <= kept.next {
             return Ok(kept.history);
         }
         let mut fresh = Vec::new();
         let view = View::Service { service: place.0.clone(), environment: place.1.clone() };
-        self.each(&view, kept.next, size, |statement, at| match Record::read(statement, at.clone()) {
+        self.each(&view, kept.next, end, |statement, at| match Record::read(statement, at.clone()) {
             Some(Ok(record)) if record.place() == (service, environment) => fresh.push(record),
             Some(Err(error)) => tracing::warn!(%error, entry = %at, "a record in the log cannot be read"),
             Some(Ok(_)) | None => {}
         })?;
         let renewed = if fresh.is_empty() {
-            Kept { next: size, ..kept }
+            Kept { next: end, ..kept }
         } else {
             let mut records = (*kept.records).clone();
             records.extend(fresh);
             let over = records.len().saturating_sub(limits::RECORDS);
             records.drain(..over);
             let history = Arc::new(History::fold(&records));
-            Kept { next: size, records: Arc::new(records), history }
+            Kept { next: end, records: Arc::new(records), history }
         };
         let history = Arc::clone(&renewed.history);
         let mut histories = self.histories.lock().unwrap_or_else(PoisonError::into_inner);
@@ -126,7 +126,7 @@ impl Folds {
             histories.clear();
         }
         match histories.get(&place) {
-            Some(other) if other.next >= size => {}
+            Some(other) if other.next >= end => {}
             _ => {
                 histories.insert(place, renewed);
             }
@@ -134,35 +134,27 @@ impl Folds {
         Ok(history)
     }
 
-    /// Calls `each` with every statement of a view from index `from` to below `size`.
+    /// Calls `each` with every statement of a view from one place to below another.
     fn each(
         &self,
         view: &View,
-        mut from: u64,
-        size: u64,
+        from: Position,
+        to: Position,
         mut each: impl FnMut(&Statement, LogRef),
     ) -> Result<(), ReleaseError> {
-        while from < size {
-            let page = self.log.find(view, from, PAGE)?;
-            let Some(last) = page.last().copied() else { return Ok(()) };
-            for index in page.iter().copied().filter(|index| *index < size) {
-                if let Some(statement) = self.statement(index)? {
-                    each(&statement, LogRef { origin: self.log.origin().to_owned(), index });
-                }
+        self.logs.each(view, from, to, PAGE, |log, index| {
+            if let Some(statement) = statement(log, index)? {
+                each(&statement, LogRef { origin: log.origin().to_owned(), index });
             }
-            if page.len() < PAGE {
-                return Ok(());
-            }
-            from = last.saturating_add(1);
-        }
-        Ok(())
+            Ok(())
+        })
     }
+}
 
-    /// The statement of an entry of our own log; `None` when its payload is gone or carries none. Nothing is verified:
-    /// it was when it was written.
-    fn statement(&self, index: u64) -> Result<Option<Statement>, LogError> {
-        Ok(self.log.entry(index)?.payload.as_deref().and_then(statement_in))
-    }
+/// The statement of an entry of our own log; `None` when its payload is gone or carries none. Nothing is verified: it
+/// was when it was written.
+fn statement(log: &Log, index: u64) -> Result<Option<Statement>, LogError> {
+    Ok(log.entry(index)?.payload.as_deref().and_then(statement_in))
 }
 
 #[derive(Deserialize)]

@@ -11,19 +11,20 @@ use axum::{
     routing::get,
 };
 use http::{
-    StatusCode,
-    header::{ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL, CONTENT_TYPE},
+    HeaderMap, StatusCode, Uri,
+    header::{ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL, CONTENT_TYPE, HOST},
 };
 use tonic::service::Routes;
 
-use super::{Clock, health, operations::Readiness, wiring::Parts};
+use super::{Clock, health, operations::Readiness, succession::Succession, wiring::Parts};
 use crate::{
     config::Config,
     grpc::{
-        admission::Face, log::LogFace, release::ReleaseFace, rollback::RollbackFace, signing::SigningFace,
-        trust::Trust, v1, verification::VerificationFace,
+        admission::Face, log::LogFace, log_admin::LogAdminFace, release::ReleaseFace, rollback::RollbackFace,
+        signing::SigningFace, trust::Trust, v1, verification::VerificationFace,
     },
-    log::{Log, LogError},
+    keys::Keyring,
+    log::{Log, LogError, Logs},
     model::limits,
     signing::Signing,
     tlog::tile::TilePath,
@@ -39,7 +40,7 @@ pub(super) fn router(config: &Config, parts: &Parts, readiness: Readiness, clock
     Ok(services(config, parts, readiness, clock)?
         .into_axum_router()
         .merge(documents(config, parts))
-        .merge(tiles(&parts.log)))
+        .merge(tiles(&parts.logs)))
 }
 
 fn base_url(config: &Config, parts: &Parts) -> String {
@@ -65,7 +66,8 @@ fn services(config: &Config, parts: &Parts, readiness: Readiness, clock: Clock) 
     Ok(Routes::new(health::Face::server(readiness))
         .add_service(reflection)
         .add_service(SigningFace { signing: Signing::clone(&parts.signing), clock }.into_server())
-        .add_service(LogFace { log: parts.log.clone() }.into_server())
+        .add_service(log_admin(config, parts, clock)?.into_server())
+        .add_service(LogFace { log: parts.logs.present() }.into_server())
         .add_service(
             v1::verification_service_server::VerificationServiceServer::new(verification)
                 .max_decoding_message_size(limits::GRPC_MESSAGE),
@@ -83,33 +85,60 @@ fn services(config: &Config, parts: &Parts, readiness: Readiness, clock: Clock) 
         .add_service(v1::trust_service_server::TrustServiceServer::new(trust)))
 }
 
-fn documents(config: &Config, parts: &Parts) -> Router {
-    let base = base_url(config, parts);
-    let document = |text: String| get(move || async move { reply(JSON, SHORT, text.into_bytes()) });
-    Router::new()
-        .route("/trusted_root.json", document(parts.keyring.trusted_root().to_string()))
-        .route("/signing_config.v0.2.json", document(parts.keyring.signing_config(&base)))
-        .route("/client_trust_config.json", document(parts.keyring.client_trust_config(&base)))
+fn log_admin(config: &Config, parts: &Parts, clock: Clock) -> anyhow::Result<LogAdminFace> {
+    let succession = Succession {
+        data: config.data.clone(),
+        kek: config.kek_source()?,
+        room: config.log.room(),
+        keyring: Arc::clone(&parts.keyring),
+        logs: parts.logs.clone(),
+        evidence: Arc::clone(&parts.evidence),
+        clock,
+    };
+    let scratch = config.data.join("backup-under-way");
+    Ok(LogAdminFace::new(parts.logs.clone(), Arc::clone(&parts.signing), succession.into_call(), scratch, clock))
 }
 
-fn tiles(log: &Log) -> Router {
+fn documents(config: &Config, parts: &Parts) -> Router {
+    let base = base_url(config, parts);
+    // Made when they are asked for: they change when a new log takes over.
+    let document = |make: fn(&Keyring, &str) -> String| {
+        let (keyring, base) = (Arc::clone(&parts.keyring), base.clone());
+        get(move || async move { reply(JSON, SHORT, make(&keyring, &base).into_bytes()) })
+    };
+    Router::new()
+        .route("/trusted_root.json", document(|keys, _base| keys.trusted_root().to_string()))
+        .route("/signing_config.v0.2.json", document(Keyring::signing_config))
+        .route("/client_trust_config.json", document(Keyring::client_trust_config))
+}
+
+fn tiles(logs: &Logs) -> Router {
     Router::new()
         .route("/checkpoint", get(checkpoint))
         .route("/tile/{*path}", get(tile))
         .route("/api/v2/checkpoint", get(checkpoint))
         .route("/api/v2/tile/{*path}", get(tile))
-        .with_state(log.clone())
+        .with_state(logs.clone())
 }
 
 fn reply(kind: &'static str, cache: &'static str, body: Vec<u8>) -> Response {
     ([(CONTENT_TYPE, kind), (CACHE_CONTROL, cache), (ACCESS_CONTROL_ALLOW_ORIGIN, "*")], body).into_response()
 }
 
-async fn checkpoint(State(log): State<Log>) -> Response {
+/// The log that a request is for: the one of the host that it names, else the present one.
+fn named(logs: &Logs, headers: &HeaderMap, uri: &Uri) -> Log {
+    let host = uri.host().or_else(|| headers.get(HOST)?.to_str().ok());
+    let name = host.and_then(|host| host.split(':').next());
+    name.and_then(|name| logs.of(name)).unwrap_or_else(|| logs.present())
+}
+
+async fn checkpoint(State(logs): State<Logs>, headers: HeaderMap, uri: Uri) -> Response {
+    let log = named(&logs, &headers, &uri);
     reply(NOTE, SHORT, log.head().checkpoint.as_bytes().to_vec())
 }
 
-async fn tile(State(log): State<Log>, Path(path): Path<String>) -> Response {
+async fn tile(State(logs): State<Logs>, headers: HeaderMap, uri: Uri, Path(path): Path<String>) -> Response {
+    let log = named(&logs, &headers, &uri);
     let Ok(path) = format!("tile/{path}").parse::<TilePath>() else {
         return (StatusCode::NOT_FOUND, "not a tile path; see c2sp.org/tlog-tiles\n").into_response();
     };

@@ -9,15 +9,15 @@ use tokio::sync::Semaphore;
 
 use super::{
     Authenticate, Certificates, Clock, Middleware, Readiness, ServerTls, Stopping, middleware::Refusal,
-    middleware::plain, operations, public, tls,
+    middleware::plain, operations, public, succession, tls,
 };
 use crate::{
     admission::{self, Admission},
     config::Config,
-    evidence::EvidenceService,
+    evidence::{EvidenceService, Roots},
     identity::Authenticator,
     keys::Keyring,
-    log::{Log, Options},
+    log::Logs,
     model::{TrustedRoot, limits, policy::PolicySet},
     registry::Registry,
     release::Release,
@@ -45,11 +45,11 @@ policies:
 pub(super) struct Parts {
     pub(super) tls: Option<Arc<ServerTls>>,
     pub(super) keyring: Arc<Keyring>,
-    pub(super) log: Log,
+    pub(super) logs: Logs,
     pub(super) registry: Registry,
     pub(super) signing: Arc<Signing>,
     pub(super) evidence: Arc<EvidenceService>,
-    pub(super) roots: Vec<Arc<TrustedRoot>>,
+    pub(super) roots: Roots,
     pub(super) policies: Arc<PolicySet>,
     pub(super) release: Arc<Release>,
     pub(super) rollback: Arc<Rollback>,
@@ -64,8 +64,8 @@ impl Parts {
         if tokio::time::timeout(SETTLE, self.admission.settle()).await.is_err() {
             tracing::error!("the log did not take everything that admission had to record");
         }
-        let log = self.log.clone();
-        if tokio::task::spawn_blocking(move || log.close()).await.is_err() {
+        let logs = self.logs.clone();
+        if tokio::task::spawn_blocking(move || logs.close()).await.is_err() {
             tracing::error!("the log could not be closed in order; the next start will recover it");
         }
     }
@@ -82,17 +82,16 @@ pub(super) struct Faces {
 pub(super) async fn open(config: &Config, clock: Clock) -> anyhow::Result<Parts> {
     let kek = config.kek_source()?.load().context("the key-encryption key cannot be had")?;
     let keyring = Arc::new(Keyring::open(&config.data, &kek)?);
-    let key = keyring.log_key();
-    let public_key = key.public_key();
-    let log = Log::open(&config.log_dir(), public_key, move |note| key.sign(note), Options::default())?;
+    let logs = succession::open(config, &keyring)?;
     let registry = Registry::new(config.registry.clone())?;
-    let signing = Arc::new(Signing::new(Arc::clone(&keyring), log.clone(), registry.clone()));
+    let signing = Arc::new(Signing::new(Arc::clone(&keyring), logs.clone(), registry.clone()));
     let mut roots = vec![Arc::new(TrustedRoot::parse(&keyring.trusted_root())?)];
     for path in &config.trust.extra_roots {
         let root = TrustedRoot::parse(&read(path)?).with_context(|| format!("in {}", path.display()))?;
         roots.push(Arc::new(root));
     }
-    let evidence = Arc::new(EvidenceService::new(log.clone(), registry.clone(), roots.clone(), &config.evidence));
+    let roots = Roots::new(roots);
+    let evidence = Arc::new(EvidenceService::new(logs.clone(), registry.clone(), roots.clone(), &config.evidence));
     let policies = if let Some(path) = &config.policy.file {
         PolicySet::parse(&read(path)?).with_context(|| format!("in {}", path.display()))?
     } else {
@@ -101,8 +100,8 @@ pub(super) async fn open(config: &Config, clock: Clock) -> anyhow::Result<Parts>
     };
     let policies = Arc::new(policies);
     let release = {
-        let (log, signing, evidence) = (log.clone(), Arc::clone(&signing), Arc::clone(&evidence));
-        Arc::new(tokio::task::spawn_blocking(move || Release::new(log, signing, evidence)).await??)
+        let (logs, signing, evidence) = (logs.clone(), Arc::clone(&signing), Arc::clone(&evidence));
+        Arc::new(tokio::task::spawn_blocking(move || Release::new(logs, signing, evidence)).await??)
     };
     let metrics = Metrics::new();
     let behind = admission::Parts::new(
@@ -126,7 +125,7 @@ pub(super) async fn open(config: &Config, clock: Clock) -> anyhow::Result<Parts>
         authenticator: Arc::new(Authenticator::new(&config.identity)?),
         metrics,
         keyring,
-        log,
+        logs,
         registry,
         signing,
         evidence,
@@ -197,9 +196,9 @@ fn as_review(refusal: &Refusal) -> Response {
 }
 
 fn readiness(parts: &Parts, stopping: &Stopping, clock: Clock) -> Readiness {
-    let (log, keyring) = (parts.log.clone(), Arc::clone(&parts.keyring));
+    let (logs, keyring) = (parts.logs.clone(), Arc::clone(&parts.keyring));
     let checks: Vec<operations::Check> = vec![
-        ("log", Box::new(move || log.check_writable().map_err(|error| error.to_string()))),
+        ("log", Box::new(move || logs.present().check_writable().map_err(|error| error.to_string()))),
         (
             "keys",
             Box::new(move || {
@@ -221,10 +220,11 @@ fn readiness(parts: &Parts, stopping: &Stopping, clock: Clock) -> Readiness {
 
 /// Sets what the parts count themselves.
 fn refresh(parts: &Parts) -> Arc<dyn Fn(&Metrics) + Send + Sync> {
-    let (log, keyring, tls) = (parts.log.clone(), Arc::clone(&parts.keyring), parts.tls.clone());
+    let (logs, keyring, tls) = (parts.logs.clone(), Arc::clone(&parts.keyring), parts.tls.clone());
     let (registry, evidence, admission) =
         (parts.registry.clone(), Arc::clone(&parts.evidence), Arc::clone(&parts.admission));
     Arc::new(move |metrics: &Metrics| {
+        let log = logs.present();
         let stats = log.stats();
         let queued = u64::try_from(stats.queued).unwrap_or(u64::MAX);
         metrics.log(log.size(), stats.commits, stats.fsyncs, queued, !log.is_writable());
