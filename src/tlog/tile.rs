@@ -1,11 +1,14 @@
 //! C2SP `tlog-tiles`: 256-wide tiles of hashes and entry bundles, and how their paths are written.
 //!
+//! An entry bundle is what a tile of level 0 was hashed from: its entries, each behind its length. Not here: HTTP, nor
+//! where tiles are kept.
+//!
 //! A tile of level `L` holds 256 nodes of tree level `8 L`. Partial tiles are prefixes of what the full tile will be;
 //! their width at level `L` in a tree of `n` leaves is `floor(n / 256^L) mod 256`.
 
 use std::{fmt, str::FromStr};
 
-use super::hash::{Hash, node_hash};
+use super::hash::{Hash, perfect_root};
 
 /// Hashes in a full tile, and entries in a full bundle.
 pub const WIDTH: usize = 256;
@@ -47,14 +50,13 @@ pub fn width_in(size: u64, level: u8, index: u64) -> u16 {
 
 /// Writes an index as `x001/x234/067`.
 fn write_index(f: &mut fmt::Formatter<'_>, index: u64) -> fmt::Result {
-    let mut groups = vec![index % 1_000];
-    let mut rest = index / 1_000;
-    while rest > 0 {
-        groups.push(rest % 1_000);
-        rest /= 1_000;
+    let mut divisor = 1;
+    while index / divisor >= 1_000 {
+        divisor *= 1_000;
     }
-    for group in groups.iter().skip(1).rev() {
-        write!(f, "x{group:03}/")?;
+    while divisor > 1 {
+        write!(f, "x{:03}/", index / divisor % 1_000)?;
+        divisor /= 1_000;
     }
     write!(f, "{:03}", index % 1_000)
 }
@@ -131,11 +133,7 @@ impl FromStr for TilePath {
 pub fn node_in(tile: &[Hash], levels: u32, offset: usize) -> Option<Hash> {
     let span = 1_usize.checked_shl(levels)?;
     let start = offset.checked_mul(span)?;
-    let mut row = tile.get(start..start.checked_add(span)?)?.to_vec();
-    while row.len() > 1 {
-        row = row.as_chunks::<2>().0.iter().map(|[left, right]| node_hash(left, right)).collect();
-    }
-    row.first().copied()
+    perfect_root(tile.get(start..start.checked_add(span)?)?)
 }
 
 /// One record of an entry bundle: 16-bit length, then the entry. `None` if the entry is too long.

@@ -1,4 +1,6 @@
-//! The shape of an RFC 6962 tree: complete nodes, the ragged right edge, and what an append adds.
+//! The shape of an RFC 6962 section 2.1 tree: complete nodes, the ragged right edge, and what an append adds.
+//!
+//! Not here: which nodes a proof needs and how it is checked (`proof`), nor where hashes are stored ([`HashReader`]).
 //!
 //! A *complete* node (level `l`, index `i`) covers the leaves `i << l .. (i + 1) << l` and never changes. In a tree of
 //! `n` leaves each level has `n >> l` complete nodes and at most one *ragged* node, to their right, which covers what
@@ -40,9 +42,8 @@ pub fn frontier(size: u64) -> Vec<NodeId> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RightEdge {
     size: u64,
-    root: Hash,
-    /// By level: the ragged node there, if the level has one.
-    ragged: Vec<Option<Hash>>,
+    /// For each bit set in `size`, from low to high: what that frontier node and all to its right hash to.
+    edges: Vec<Hash>,
 }
 
 impl RightEdge {
@@ -50,21 +51,14 @@ impl RightEdge {
     ///
     /// Returns `None` if there are not exactly as many hashes as the frontier has nodes.
     pub fn new(size: u64, hashes: &[Hash]) -> Option<Self> {
-        let mut hashes = hashes.iter();
-        let mut ragged = vec![None];
-        let mut edge: Option<Hash> = None;
-        let top = LEVELS - size.leading_zeros();
-        for level in 0..top {
-            if size >> level & 1 == 1 {
-                let node = hashes.next()?;
-                edge = Some(edge.map_or(*node, |right| node_hash(node, &right)));
-            }
-            ragged.push(edge);
-        }
-        if hashes.next().is_some() {
+        if u64::try_from(hashes.len()).ok()? != u64::from(size.count_ones()) {
             return None;
         }
-        Some(Self { size, root: edge.unwrap_or(EMPTY_ROOT), ragged })
+        let mut edges: Vec<Hash> = Vec::with_capacity(hashes.len());
+        for node in hashes {
+            edges.push(edges.last().map_or(*node, |right| node_hash(node, right)));
+        }
+        Some(Self { size, edges })
     }
 
     /// The number of leaves.
@@ -73,20 +67,17 @@ impl RightEdge {
     }
 
     /// The tree's root.
-    pub const fn root(&self) -> Hash {
-        self.root
+    pub fn root(&self) -> Hash {
+        self.edges.last().copied().unwrap_or(EMPTY_ROOT)
     }
 
-    /// The ragged node of `level`: what covers the leaves to the right of the level's complete nodes.
+    /// The ragged node of `level`: what covers the leaves to the right of the level's complete nodes; `None` if there
+    /// are none. Above the topmost complete node that is the root.
     pub fn ragged(&self, level: u32) -> Option<Hash> {
-        usize::try_from(level).ok().and_then(|level| self.ragged.get(level).copied().flatten())
+        let beneath = self.size & 1_u64.checked_shl(level).map_or(u64::MAX, |bit| bit - 1);
+        let highest = beneath.count_ones().checked_sub(1)?;
+        self.edges.get(usize::try_from(highest).ok()?).copied()
     }
-}
-
-/// The root of the first `size` leaves.
-pub fn root_of<R: HashReader>(size: u64, reader: &R) -> Result<Hash, R::Error> {
-    let hashes = reader.read_hashes(&frontier(size))?;
-    Ok(RightEdge::new(size, &hashes).map_or(EMPTY_ROOT, |edge| edge.root()))
 }
 
 /// What an append of leaves adds to a tree: every complete node that is new, and beside them the old frontier, which

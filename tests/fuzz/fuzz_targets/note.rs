@@ -1,0 +1,6 @@
+//! See `note` in `../bodies.rs`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    countersign_fuzz::bodies::note(data);
+});

@@ -1,0 +1,145 @@
+//! What the fuzz targets check, on inputs made here: seeds, mutated seeds and noise. And that the targets are complete.
+
+use std::{cell::Cell, fs, path::Path};
+
+use proptest::{
+    prelude::*,
+    sample::Index,
+    test_runner::{Config, TestRunner},
+};
+
+#[path = "../fuzz/bodies.rs"]
+mod bodies;
+
+use bodies::{BODIES, Body};
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn seeds(target: &str) -> Vec<Vec<u8>> {
+    let files = fs::read_dir(root().join("tests/golden/tlog").join(target)).unwrap();
+    files.map(|file| fs::read(file.unwrap().path()).unwrap()).collect()
+}
+
+/// One thing that a fuzzer would do to an input.
+#[derive(Debug, Clone)]
+enum Edit {
+    Flip(Index, u8),
+    Write(Index, u8),
+    Insert(Index, u8),
+    Remove(Index, Index),
+    Repeat(Index, Index),
+}
+
+impl Edit {
+    fn apply(&self, input: &mut Vec<u8>) {
+        let end = input.len();
+        let range = |from: &Index, length: &Index| {
+            let from = from.index(end + 1);
+            from..(from + length.index(40)).min(end)
+        };
+        match self {
+            Self::Flip(at, bit) if end > 0 => input[at.index(end)] ^= 1 << (bit % 8),
+            Self::Write(at, byte) if end > 0 => input[at.index(end)] = *byte,
+            Self::Flip(..) | Self::Write(..) => {}
+            Self::Insert(at, byte) => input.insert(at.index(end + 1), *byte),
+            Self::Remove(from, length) => drop(input.drain(range(from, length))),
+            Self::Repeat(from, length) => {
+                let piece = input[range(from, length)].to_vec();
+                let at = from.index(end + 1);
+                input.splice(at..at, piece);
+            }
+        }
+    }
+}
+
+fn edit() -> impl Strategy<Value = Edit> {
+    let byte = prop_oneof![any::<u8>(), prop::sample::select(b"\n +=/.x0123456789A".to_vec())];
+    prop_oneof![
+        (any::<Index>(), any::<u8>()).prop_map(|(at, bit)| Edit::Flip(at, bit)),
+        (any::<Index>(), byte.clone()).prop_map(|(at, byte)| Edit::Write(at, byte)),
+        (any::<Index>(), byte).prop_map(|(at, byte)| Edit::Insert(at, byte)),
+        any::<(Index, Index)>().prop_map(|(from, length)| Edit::Remove(from, length)),
+        any::<(Index, Index)>().prop_map(|(from, length)| Edit::Repeat(from, length)),
+    ]
+}
+
+/// Seeds with a few edits, and now and then noise.
+fn input(seeds: Vec<Vec<u8>>) -> impl Strategy<Value = Vec<u8>> {
+    let mutated = (prop::sample::select(seeds), prop::collection::vec(edit(), 0..4)).prop_map(|(mut input, edits)| {
+        for edit in edits {
+            edit.apply(&mut input);
+        }
+        input
+    });
+    prop_oneof![4 => mutated, 1 => prop::collection::vec(any::<u8>(), 0..400)]
+}
+
+/// Runs one body on its seeds, all of which it must accept, and on 4,000 inputs made of them, of which it must accept
+/// some and refuse some: a body that refuses all checks nothing.
+fn smoke((name, body): Body) {
+    let seeds = seeds(name);
+    assert!(seeds.iter().all(|seed| body(seed)) && !seeds.is_empty(), "a seed of {name} is not one");
+    let (accepted, refused) = (Cell::new(0), Cell::new(0));
+    let config = Config { cases: 4_000, failure_persistence: None, ..Config::default() };
+    let ran = TestRunner::new(config).run(&input(seeds), |input| {
+        let count = if body(&input) { &accepted } else { &refused };
+        count.set(count.get() + 1);
+        Ok(())
+    });
+    if let Err(failure) = ran {
+        panic!("{name}: {failure}");
+    }
+    assert!(accepted.get() > 200 && refused.get() > 200, "{name}: {} and {}", accepted.get(), refused.get());
+}
+
+#[test]
+fn notes() {
+    smoke(BODIES[0]);
+}
+
+#[test]
+fn checkpoints() {
+    smoke(BODIES[1]);
+}
+
+#[test]
+fn tile_paths() {
+    smoke(BODIES[2]);
+}
+
+#[test]
+fn entry_bundles() {
+    smoke(BODIES[3]);
+}
+
+#[test]
+fn proofs() {
+    smoke(BODIES[4]);
+}
+
+#[test]
+fn receipts() {
+    smoke(BODIES[5]);
+}
+
+#[test]
+fn every_body_has_a_target_and_every_module_is_fuzzed_from_the_same_source() {
+    let fuzz = root().join("tests/fuzz");
+    let manifest = fs::read_to_string(fuzz.join("Cargo.toml")).unwrap();
+    for (name, _) in BODIES {
+        let target = fs::read_to_string(fuzz.join(format!("fuzz_targets/{name}.rs"))).unwrap();
+        assert!(target.contains(&format!("bodies::{name}(data)")), "{name}");
+        assert!(manifest.contains(&format!("name = \"{name}\"\npath = \"fuzz_targets/{name}.rs\"\n")), "{name}");
+    }
+    let modules = |file: &Path| -> Vec<String> {
+        let source = fs::read_to_string(file).unwrap();
+        source
+            .lines()
+            .filter_map(|line| line.trim().strip_prefix("pub mod ")?.strip_suffix(';'))
+            .map(str::to_owned)
+            .collect()
+    };
+    assert_eq!(modules(&fuzz.join("lib.rs")), modules(&root().join("src/tlog.rs")), "tests/fuzz/lib.rs lists them too");
+}
