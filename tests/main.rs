@@ -42,5 +42,6 @@ mod policy;
 mod registry;
 mod server;
 mod signing;
+mod telemetry;
 mod tlog;
 mod verify;
