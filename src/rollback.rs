@@ -215,7 +215,7 @@ impl Rollback {
         let revocations = self.release.revocations_now().await?;
         let running = history.running.and_then(|digest| history.revision(&digest)).cloned();
         let running_evidence = match &running {
-            Some(running) => self.collector.from_log(&running.digest, now).await,
+            Some(running) => self.collector.known_of(&running.digest, now).await,
             None => None,
         };
         Ok(Frame {

@@ -208,21 +208,18 @@ fn short(revision: Option<&Short>) -> String {
 /// The command, or what is known for writing one: the image by digest.
 fn to_run(args: &CheckArgs, readiness: &Readiness) -> String {
     let Some(image) = &readiness.image else { return String::new() };
-    let mut out = format!("  image    {}\n", line(image));
-    match &readiness.command {
-        Some(command) => out += &format!("  run      {}\n", line(command)),
-        None => {
-            let Place { service, environment } = &args.place;
-            out += &format!(
-                "  run      no record says which workload runs it: have whatever deploys it set the image above\n\
-                 {:11}-> for a command next time: countersign deployment record --service {service} \
-                 --environment {environment} --image {} --namespace NAME --workload deployment/NAME --container NAME\n",
-                "",
-                readiness.from.as_ref().map_or_else(|| line(image), pinned),
-            );
-        }
+    let image_line = format!("  image    {}\n", line(image));
+    if let Some(command) = &readiness.command {
+        return format!("{image_line}  run      {}\n", line(command));
     }
-    out
+    let Place { service, environment } = &args.place;
+    let runs = readiness.from.as_ref().map_or_else(|| line(image), pinned);
+    format!(
+        "{image_line}  run      no record says which workload runs it: have whatever deploys it set the image above\n\
+         {:11}-> for a command next time: countersign deployment record --service {service} --environment \
+         {environment} --image {runs} --namespace NAME --workload deployment/NAME --container NAME\n",
+        "",
+    )
 }
 
 /// What runs now, by digest.

@@ -71,7 +71,7 @@ impl Collector {
     }
 
     /// What our log knows of `digest`.
-    pub(super) async fn from_log(&self, digest: &Digest, now: Timestamp) -> Option<Evidence> {
+    pub(super) async fn known_of(&self, digest: &Digest, now: Timestamp) -> Option<Evidence> {
         match self.evidence.from_log(digest, None, now).await {
             Ok(evidence) => Some(evidence),
             // Nothing to compare with: that makes the answer stricter, never kinder.

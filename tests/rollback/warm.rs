@@ -38,7 +38,7 @@ noMatch: deny
 policies:
   - name: production
     match: {images: ['**']}
-    require: {signers: {anyOf: [{name: ci, issuer: 'https://countersign.test/clients', subject: ci}]}}
+    require: {signers: {anyOf: [{name: ci, issuer: 'https://countersign.test/clients', subject: ci@countersign.test}]}}
 ";
 
 /// Real parts but for the registry, which can fall silent. Time is what a test says.
@@ -53,7 +53,7 @@ struct House {
 }
 
 fn who(name: &str) -> Identity {
-    Identity { subject: name.to_owned(), issuer: ISSUER.to_owned() }
+    Identity { subject: format!("{name}@countersign.test"), issuer: ISSUER.to_owned() }
 }
 
 fn caller() -> Caller {
