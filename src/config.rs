@@ -15,11 +15,12 @@ mod layers;
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use serde::Deserialize;
 
-use crate::keys::KekSource;
+use crate::{keys::KekSource, model::limits};
 
 /// The file that is read from the data directory when no `--config` is given.
 pub const FILE_NAME: &str = "countersign.toml";
@@ -27,14 +28,22 @@ pub const FILE_NAME: &str = "countersign.toml";
 /// Where data stands when nothing else is said.
 pub const DEFAULT_DATA: &str = "/var/lib/countersign";
 
-/// `[rollback]`: how many revisions are looked at, and how old a registry's answer may be.
+/// `[rollback]`: how many revisions are looked at, how old a registry's answer may be, and what is kept warm.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Rollback {
     /// Earlier revisions that are looked at. Default: as many as the service itself finds sensible.
     pub candidates: Option<usize>,
-    /// How long an answer of the registry counts, in seconds. Default: 30.
+    /// How long an answer of the registry counts, in seconds, at most a day. Default: 30.
     pub max_probe_age_s: Option<u64>,
+    /// Time for an answer when the caller names none, in milliseconds, at most 10,000. Default: 1,800.
+    pub timeout_ms: Option<u64>,
+    /// How often the facts about a place are collected that was touched a moment ago (deployed to, reported on, asked
+    /// about), in seconds; rarer, down to every five minutes, the longer nothing happens there. 0: only when somebody
+    /// asks. Default: two thirds of `max_probe_age_s`.
+    pub warm_every_s: Option<u64>,
+    /// How many services and environments are kept warm, those touched last. Default: 64.
+    pub warm_places: Option<usize>,
 }
 
 impl Rollback {
@@ -45,7 +54,18 @@ impl Rollback {
             settings.candidates = candidates.clamp(1, 64);
         }
         if let Some(seconds) = self.max_probe_age_s {
-            settings.max_probe_age = std::time::Duration::from_secs(seconds);
+            let age = Duration::from_secs(seconds.min(86_400));
+            settings.max_probe_age = jiff::SignedDuration::try_from(age).unwrap_or_default();
+            settings.warm_every = age * 2 / 3;
+        }
+        if let Some(timeout) = self.timeout_ms {
+            settings.timeout = Duration::from_millis(timeout.clamp(1, 10_000));
+        }
+        if let Some(seconds) = self.warm_every_s {
+            settings.warm_every = Duration::from_secs(seconds.min(86_400));
+        }
+        if let Some(places) = self.warm_places {
+            settings.warm_places = places.min(limits::SERVICES);
         }
         settings
     }

@@ -12,13 +12,14 @@ use std::{
 
 use jiff::Timestamp;
 use serde_json::json;
+use tokio::sync::broadcast;
 
 use crate::{
     evidence::{EvidenceError, EvidenceService},
     log::{LogError, Logs},
     model::{
         Caller, Digest, Identity, LogRef, Revocation, Revocations, Statement, StatementError, Subject,
-        deployment::{self, Approval, Health, History, Status},
+        deployment::{self, Approval, Health, History, Revision, Status, Workload},
         limits, predicate,
         revocation::Target,
     },
@@ -65,9 +66,28 @@ pub struct Deployment {
     pub image: String,
     /// How it stands; anything that is no [`Status`] counts as live.
     pub status: String,
+    /// The object that runs it.
+    pub workload: Option<Workload>,
     /// Who created the object.
     pub deployed_by: String,
 }
+
+/// Something that was recorded, and that may change an answer given before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// A deployment, health report or approval here.
+    Place {
+        /// The service.
+        service: String,
+        /// The environment.
+        environment: String,
+    },
+    /// A revocation, which may touch any place.
+    Revocation,
+}
+
+/// Changes that a listener may lag behind before it loses some, as a count.
+const CHANGES: usize = 1_024;
 
 /// The release service.
 #[derive(Debug)]
@@ -76,7 +96,9 @@ pub struct Release {
     evidence: Arc<EvidenceService>,
     folds: Arc<Folds>,
     /// What `record_admitted` is writing now, so that two replicas admitted at once make one record.
-    writing: Mutex<HashSet<(String, String, Digest)>>,
+    writing: Mutex<HashSet<Admitted>>,
+    /// Whoever keeps answers warm listens; nobody need.
+    changes: broadcast::Sender<Change>,
 }
 
 impl Release {
@@ -88,7 +110,12 @@ impl Release {
     ) -> Result<Self, ReleaseError> {
         let folds = Arc::new(Folds::new(logs.into()));
         folds.renew_revocations()?;
-        Ok(Self { signing, evidence, folds, writing: Mutex::default() })
+        Ok(Self { signing, evidence, folds, writing: Mutex::default(), changes: broadcast::Sender::new(CHANGES) })
+    }
+
+    /// Tells of everything that is recorded from now on. A listener that lags loses the oldest, and is told so.
+    pub fn changes(&self) -> broadcast::Receiver<Change> {
+        self.changes.subscribe()
     }
 
     /// All revocations at the current log size; kept in memory, renewed as the log grows. When the log cannot be
@@ -100,6 +127,14 @@ impl Release {
         self.folds.revocations()
     }
 
+    /// All revocations at the current log size.
+    ///
+    /// # Errors
+    /// When the log cannot be read: for an answer that must not miss one.
+    pub async fn revocations_now(&self) -> Result<Arc<Revocations>, ReleaseError> {
+        self.read(|folds| folds.renew_revocations().map(|()| folds.revocations())).await
+    }
+
     /// The history of a service in an environment, at the current log size.
     pub async fn history(&self, service: &str, environment: &str) -> Result<Arc<History>, ReleaseError> {
         let (service, environment) = (service.to_owned(), environment.to_owned());
@@ -108,7 +143,14 @@ impl Release {
 
     /// Every service and environment in which something was deployed, at most [`limits::SERVICES`].
     pub async fn services(&self) -> Result<Vec<(String, String)>, ReleaseError> {
-        self.read(Folds::services).await
+        Ok(self.read(Folds::services).await?.into_keys().collect())
+    }
+
+    /// The services and environments in which something was deployed last, at most `most`, newest first.
+    pub async fn recent_services(&self, most: usize) -> Result<Vec<(String, String)>, ReleaseError> {
+        let mut places: Vec<_> = self.read(Folds::services).await?.into_iter().collect();
+        places.sort_by_key(|(_place, index)| std::cmp::Reverse(*index));
+        Ok(places.into_iter().take(most).map(|(place, _index)| place).collect())
     }
 
     /// Records a deployment under the caller's identity.
@@ -122,6 +164,7 @@ impl Release {
         let (service, environment, digest, status) =
             (&deployment.service, &deployment.environment, &deployment.digest, deployment.status);
         tracing::info!(target: "audit", by = %caller.identity, service, environment, %digest, %status, %entry, "deployment recorded");
+        self.changed(service, environment);
         Ok(entry)
     }
 
@@ -135,6 +178,7 @@ impl Release {
         let entry = self.write(health.to_statement(now)?, &caller.identity, now).await?;
         let (service, environment, digest) = (&health.service, &health.environment, &health.digest);
         tracing::info!(target: "audit", by = %caller.identity, service, environment, %digest, healthy = health.healthy, %entry, "health recorded");
+        self.changed(service, environment);
         Ok(entry)
     }
 
@@ -143,6 +187,7 @@ impl Release {
         let entry = self.write(approval.to_statement(now)?, &caller.identity, now).await?;
         let (service, environment, digest) = (&approval.service, &approval.environment, &approval.digest);
         tracing::info!(target: "audit", by = %caller.identity, service, environment, %digest, %entry, "approved");
+        self.changed(service, environment);
         Ok(entry)
     }
 
@@ -157,22 +202,28 @@ impl Release {
         let entry = self.write(statement, &caller.identity, now).await?;
         self.read(Folds::renew_revocations).await?;
         tracing::warn!(target: "audit", by = %caller.identity, target = ?revocation.target, since = %revocation.since, reason = revocation.reason, %entry, "revoked");
+        drop(self.changes.send(Change::Revocation));
         Ok(entry)
     }
 
     /// What the webhook saw admitted: recorded as a deployment, under the service's own identity, unless the same
-    /// digest is already the newest one there.
+    /// digest is already the newest one there, and known to be run by this workload.
     pub async fn record_admitted(
         &self,
         deployment: Deployment,
         now: Timestamp,
     ) -> Result<Option<LogRef>, ReleaseError> {
-        let key = (deployment.service.clone(), deployment.environment.clone(), deployment.digest);
+        let place = (deployment.service.clone(), deployment.environment.clone());
+        let key = (place, deployment.digest, deployment.workload.clone());
         let Some(_writing) = Writing::begin(&self.writing, key) else { return Ok(None) };
         let history = self.history(&deployment.service, &deployment.environment).await?;
-        let newest = history.revisions.iter().max_by(|a, b| a.at.cmp(&b.at));
+        let newest = history.newest.and_then(|digest| history.revision(&digest));
         let stands = |status: Status| matches!(status, Status::Live | Status::InProgress);
-        if newest.is_some_and(|newest| newest.digest == deployment.digest && stands(newest.status)) {
+        let knows = |newest: &Revision| match &deployment.workload {
+            None => true,
+            Some(workload) => newest.workloads.contains(workload) || newest.workloads.len() >= limits::WORKLOADS,
+        };
+        if newest.is_some_and(|newest| newest.digest == deployment.digest && stands(newest.status) && knows(newest)) {
             return Ok(None);
         }
         let record = deployment::Deployment {
@@ -183,17 +234,24 @@ impl Release {
             image: deployment.image,
             version: None,
             region: None,
+            workload: deployment.workload,
             by: deployment.deployed_by,
         };
         let entry = self.write(record.to_statement(now)?, self.signing.own_identity(), now).await?;
         let (service, environment, digest) = (&record.service, &record.environment, &record.digest);
         tracing::info!(target: "audit", by = record.by, service, environment, %digest, %entry, "admitted deployment recorded");
+        self.changed(service, environment);
         Ok(Some(entry))
     }
 
     /// What a revocation would hit: services that run it, or could go back to it.
     pub async fn blast(&self, target: &Target, since: Timestamp, now: Timestamp) -> Result<Blast, ReleaseError> {
         blast::of(self, target, since, now).await
+    }
+
+    /// Tells whoever listens; nobody listening is no failure.
+    fn changed(&self, service: &str, environment: &str) {
+        drop(self.changes.send(Change::Place { service: service.to_owned(), environment: environment.to_owned() }));
     }
 
     async fn write(&self, statement: Statement, by: &Identity, now: Timestamp) -> Result<LogRef, ReleaseError> {
@@ -232,14 +290,17 @@ fn revocation_statement(revocation: &Revocation, by: &Identity, now: Timestamp) 
     Statement::new(vec![Subject { name: String::new(), digest }], predicate::REVOCATION, predicate)
 }
 
+/// Service and environment, what was admitted there, and the object that runs it.
+type Admitted = ((String, String), Digest, Option<Workload>);
+
 /// Holds a place in the set of what is being written.
 struct Writing<'a> {
-    set: &'a Mutex<HashSet<(String, String, Digest)>>,
-    key: (String, String, Digest),
+    set: &'a Mutex<HashSet<Admitted>>,
+    key: Admitted,
 }
 
 impl<'a> Writing<'a> {
-    fn begin(set: &'a Mutex<HashSet<(String, String, Digest)>>, key: (String, String, Digest)) -> Option<Self> {
+    fn begin(set: &'a Mutex<HashSet<Admitted>>, key: Admitted) -> Option<Self> {
         let mut writing = set.lock().unwrap_or_else(PoisonError::into_inner);
         (writing.len() < limits::SERVICES && writing.insert(key.clone())).then_some(())?;
         drop(writing);

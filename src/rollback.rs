@@ -1,8 +1,8 @@
 //! Is it safe to go back to this digest, here and now?
 //!
 //! The service collects facts (history, evidence, the judge's word, what the registry has) for the last revisions at
-//! once and inside one deadline, and lets [`readiness::assess`] decide. Facts are cached with their age, verdicts never.
-//! Nothing is rolled back here. Spec: design §7.
+//! once and inside one deadline, and lets [`readiness::assess`] decide. Facts are cached with their age, verdicts never;
+//! [`Rollback::keep_warm`] collects before anyone asks. Nothing is rolled back here. Spec: design §7.
 
 use std::{
     sync::Arc,
@@ -15,10 +15,10 @@ use jiff::{SignedDuration, Timestamp};
 use crate::{
     evidence::EvidenceService,
     model::{
-        Digest, LogRef,
+        Digest, Evidence, LogRef, Revocations,
         deployment::{History, Reported, Revision},
         policy::PolicySet,
-        readiness::{self, Check, Facts, Readiness, Rules, Severity},
+        readiness::{self, Check, Facts, Readiness, Severity, TargetFacts, Weighing},
         verdict::Code,
     },
     registry::Registry,
@@ -28,37 +28,45 @@ use crate::{
 
 mod collect;
 mod record;
+mod warm;
 
 pub use record::statements;
 
-use collect::Collector;
+use collect::{Asking, Collector};
 
 /// What the service may be told.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// How many earlier revisions are looked at.
     pub candidates: usize,
+    /// Time for an answer when the caller names none.
+    pub timeout: Duration,
     /// How long an answer of the registry counts.
-    pub max_probe_age: Duration,
+    pub max_probe_age: SignedDuration,
     /// After how long a deployment under way counts as forgotten.
     pub deployment_max_age: SignedDuration,
     /// What is kept back of the deadline for recording the answer.
     pub recording_reserve: Duration,
     /// An answer that says the same as the one recorded within this time is not recorded again.
     pub record_again_after: SignedDuration,
-    /// Age and level limits beside the policy.
-    pub rules: Rules,
+    /// How often the facts about a place are collected that was touched a moment ago; rarer the longer nothing
+    /// happens there. Zero: only when somebody asks.
+    pub warm_every: Duration,
+    /// How many places are kept warm, those touched last.
+    pub warm_places: usize,
 }
 
 impl Default for Settings {
     fn default() -> Self {
         Self {
             candidates: 8,
-            max_probe_age: Duration::from_secs(30),
+            timeout: Duration::from_millis(1_800),
+            max_probe_age: SignedDuration::from_secs(30),
             deployment_max_age: SignedDuration::from_hours(1),
             recording_reserve: Duration::from_millis(200),
             record_again_after: SignedDuration::from_mins(5),
-            rules: Rules::default(),
+            warm_every: Duration::from_secs(20),
+            warm_places: 64,
         }
     }
 }
@@ -106,6 +114,7 @@ pub struct Rollback {
     policies: Arc<PolicySet>,
     collector: Collector,
     recorded: record::Recorded,
+    warm: warm::Warm,
     settings: Settings,
 }
 
@@ -119,8 +128,14 @@ impl Rollback {
         signing: Arc<Signing>,
         settings: Settings,
     ) -> Self {
-        let collector = Collector::new(evidence, registry, Arc::clone(&policies), settings.max_probe_age);
-        Self { release, signing, policies, collector, recorded: record::Recorded::default(), settings }
+        let warm = warm::Warm::new(&settings);
+        let collector = Collector::new(evidence, registry);
+        Self { release, signing, policies, collector, recorded: record::Recorded::default(), warm, settings }
+    }
+
+    /// Time for an answer when the caller names none.
+    pub fn timeout(&self) -> Duration {
+        self.settings.timeout
     }
 
     /// The revisions that ran there before, newest first.
@@ -130,15 +145,14 @@ impl Rollback {
         environment: &str,
         now: Timestamp,
     ) -> Result<Vec<Candidate>, ReleaseError> {
-        let history = self.release.history(service, environment).await?;
-        let frame = self.frame(service, environment, &history, now).await;
-        let revisions: Vec<Revision> = history.earlier().take(self.settings.candidates).cloned().collect();
+        let frame = self.frame(service, environment, now).await?;
+        let revisions: Vec<Revision> = frame.history.earlier().take(self.settings.candidates).cloned().collect();
         Ok(join_all(revisions.into_iter().map(|revision| self.candidate(&frame, revision))).await)
     }
 
     async fn candidate(&self, frame: &Frame, revision: Revision) -> Candidate {
         let target = self.collector.recorded(frame, revision.digest, Some(revision.clone())).await;
-        let readiness = readiness::assess(&frame.facts(target), &self.settings.rules);
+        let readiness = readiness::assess(&frame.facts(target));
         let stands = |check: &Check| check.severity == Severity::Blocker && check.code != Code::RegistryUnavailable;
         let obstacles = readiness.checks.into_iter().filter(stands).collect();
         Candidate { health: revision.health.clone(), revision, obstacles }
@@ -150,28 +164,19 @@ impl Rollback {
     /// Only when our own log cannot be read: then nothing at all is known.
     pub async fn check(&self, question: &Question, now: Timestamp, deadline: Instant) -> Result<Answer, ReleaseError> {
         let (service, environment) = (question.service.as_str(), question.environment.as_str());
-        let history = self.release.history(service, environment).await?;
-        let frame = self.frame(service, environment, &history, now).await;
-        let collect_until = deadline.checked_sub(self.settings.recording_reserve).unwrap_or(deadline);
-        let digests = self.digests(&history, question.target);
-        let collect = digests.iter().map(|digest| {
-            let revision = history.revision(digest).cloned();
-            self.collector.collect(&frame, *digest, revision, question.fresh, collect_until)
-        });
-        let all: Vec<Readiness> = join_all(collect)
-            .await
-            .into_iter()
-            .map(|target| readiness::assess(&frame.facts(target), &self.settings.rules))
-            .collect();
+        let frame = self.frame(service, environment, now).await?;
+        let within = (!question.fresh).then_some(self.settings.max_probe_age);
+        let until = deadline.checked_sub(self.settings.recording_reserve).unwrap_or(deadline);
+        let all = self.assess(&frame, question.target, Asking { within, until }).await;
+        if frame.is_known() {
+            self.warm.asked(service, environment);
+        }
         let is_wanted = |readiness: &&Readiness| readiness.to.as_ref().map(|to| to.digest) == question.target;
         let chosen = match question.target {
             Some(_) => all.iter().find(is_wanted),
             None => Readiness::best(&all),
         };
-        let readiness = chosen.cloned().map_or_else(
-            || Readiness::without_target((service, environment), now, frame.running.as_ref(), self.policies.digest()),
-            |readiness| readiness.among(&all),
-        );
+        let readiness = chosen.cloned().map_or_else(|| frame.without_target(), |readiness| readiness.among(&all));
         let answer = if question.record {
             self.record(readiness, now, deadline).await
         } else {
@@ -179,6 +184,16 @@ impl Rollback {
         };
         audit(&answer.readiness);
         Ok(answer)
+    }
+
+    /// The readiness of the last revisions, newest first, and of the wanted digest.
+    async fn assess(&self, frame: &Frame, wanted: Option<Digest>, asking: Asking) -> Vec<Readiness> {
+        let collect = self.digests(&frame.history, wanted).into_iter().map(|digest| {
+            let revision = frame.history.revision(&digest).cloned();
+            self.collector.collect(frame, digest, revision, asking)
+        });
+        let targets = join_all(collect).await;
+        targets.into_iter().map(|target| readiness::assess(&frame.facts(target))).collect()
     }
 
     /// The digests to look at, newest first: the last revisions, and the wanted one.
@@ -193,22 +208,27 @@ impl Rollback {
         digests
     }
 
-    async fn frame(&self, service: &str, environment: &str, history: &History, now: Timestamp) -> Frame {
+    /// What our own log says at this moment. Read anew for every question: a revocation or deployment that was recorded
+    /// a moment ago counts, whatever is kept warm.
+    async fn frame(&self, service: &str, environment: &str, now: Timestamp) -> Result<Frame, ReleaseError> {
+        let history = self.release.history(service, environment).await?;
+        let revocations = self.release.revocations_now().await?;
         let running = history.running.and_then(|digest| history.revision(&digest)).cloned();
-        let running_scan = match &running {
-            Some(running) => self.collector.scan(&running.digest, now).await,
+        let running_evidence = match &running {
+            Some(running) => self.collector.known_of(&running.digest, now).await,
             None => None,
         };
-        Frame {
+        Ok(Frame {
             service: service.to_owned(),
             environment: environment.to_owned(),
             now,
             under_way: history.under_way(now, self.settings.deployment_max_age).cloned().collect(),
             running,
-            running_scan,
-            revocations: self.release.revocations(),
-            policy: self.policies.digest(),
-        }
+            running_evidence,
+            history,
+            revocations,
+            policies: Arc::clone(&self.policies),
+        })
     }
 }
 
@@ -218,26 +238,57 @@ struct Frame {
     service: String,
     environment: String,
     now: Timestamp,
+    history: Arc<History>,
     running: Option<Revision>,
-    running_scan: Option<readiness::Scan>,
+    running_evidence: Option<Evidence>,
     under_way: Vec<crate::model::deployment::Progress>,
-    revocations: Arc<crate::model::Revocations>,
-    policy: Digest,
+    revocations: Arc<Revocations>,
+    policies: Arc<PolicySet>,
 }
 
 impl Frame {
-    fn facts(&self, target: readiness::TargetFacts) -> Facts {
+    fn is_known(&self) -> bool {
+        !self.history.revisions.is_empty()
+    }
+
+    fn weighing<'a>(&'a self, revision: Option<&'a Revision>) -> Weighing<'a> {
+        Weighing {
+            policies: &self.policies,
+            revocations: &self.revocations,
+            service: &self.service,
+            environment: &self.environment,
+            namespace: namespace(self.running.as_ref()).or_else(|| namespace(revision)),
+            running: self.running_evidence.as_ref(),
+            now: self.now,
+        }
+    }
+
+    fn facts(&self, target: TargetFacts) -> Facts {
         Facts {
             service: self.service.clone(),
             environment: self.environment.clone(),
             now: self.now,
+            is_known_place: self.is_known(),
             running: self.running.clone(),
-            running_scan: self.running_scan.clone(),
+            running_scan: self.weighing(None).running_scan(),
             under_way: self.under_way.clone(),
             target,
-            policy: self.policy,
+            policy: self.policies.digest(),
         }
     }
+
+    fn without_target(&self) -> Readiness {
+        let place = (self.service.as_str(), self.environment.as_str());
+        let policy = self.policies.digest();
+        Readiness::without_target(place, self.now, self.is_known(), self.running.as_ref(), policy)
+    }
+}
+
+/// The namespace in which a revision was recorded to run, if it is one.
+fn namespace(revision: Option<&Revision>) -> Option<&str> {
+    let mut names = revision?.workloads.iter().map(crate::model::deployment::Workload::namespace);
+    let first = names.next()?;
+    names.all(|other| other == first).then_some(first)
 }
 
 fn audit(readiness: &Readiness) {

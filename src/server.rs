@@ -114,6 +114,8 @@ impl Server {
         let mut running = running.announce(tls.is_some());
         running.doors.spawn(public.serve(faces.public, stopped.clone()));
         running.doors.spawn(webhook.serve(faces.webhook, stopped.clone()));
+        let (rollback, until) = (Arc::clone(&running.parts.rollback), stopped.clone());
+        running.doors.spawn(async move { rollback.keep_warm(clock, until).await });
         if let Some(tls) = tls {
             running.doors.spawn(tls.watch(CERTIFICATE_POLL, clock, stopped));
         }

@@ -100,6 +100,12 @@ impl House {
             &image,
             "--status",
             "live",
+            "--namespace",
+            "production",
+            "--workload",
+            "deployment/shop",
+            "--container",
+            "app",
         ];
         let output = self.daemon.cli("builder", &record);
         assert_eq!(code(&output), 0, "deployment: {}", text(&output));

@@ -40,6 +40,8 @@ mod log_backup;
 mod model;
 mod policy;
 mod registry;
+mod release;
+mod rollback;
 mod server;
 mod signing;
 mod telemetry;

@@ -6,8 +6,8 @@ use countersign::model::{
     Decision, Digest, Evidence, Identity, ImageRef, LogRef, Outcome, Rejection, Revocation, Revocations, Signer,
     Source, Statement, Subject, Verified,
     evidence::Rejected,
-    judge::{Judgement, Question, judge},
-    policy::{Age, Mode, PolicyError, PolicySet, Severity},
+    judge::{Judgement, Question, demands, judge},
+    policy::{Age, Mode, PolicyError, PolicySet},
     predicate,
     revocation::Target,
     verdict::Code,
@@ -587,6 +587,7 @@ fn ages() {
     }
 }
 
+/// What the rollback check compares is what the judge reads: same scan, same limits, same words.
 #[test]
 fn limits_for_the_rollback_check() {
     let policies = parse(SCANNED);
@@ -599,13 +600,56 @@ fn limits_for_the_rollback_check() {
         service: None,
         now: now(),
     };
-    let limits: Vec<_> = policies.vulnerability_limits(&question).collect();
-    assert_eq!(
-        limits[0].1.most.keys().copied().collect::<Vec<_>>(),
-        [Severity::High, Severity::Critical, Severity::Unrated]
-    );
+    let bad = scan("ci", &json!([finding("CVE-9", "high"), finding("CVE-8", "low")]), ago(2), ago(2));
+    let kinder = scan("eve", &json!([]), ago(1), ago(1));
+    let evidence = complete(vec![bad, kinder]);
+    let mut revocations = Revocations::default();
+    let ask = |question: &Question<'_>, revocations: &Revocations| {
+        demands(&policies, question, &evidence, revocations, Some(&evidence))
+    };
+    let demand = ask(&question, &revocations).remove(0);
+    assert_eq!((demand.policy.as_str(), demand.mode), ("shop", Mode::Enforce));
+    assert_eq!(demand.over.iter().map(|found| found.id.as_str()).collect::<Vec<_>>(), ["CVE-9"]);
+    assert_eq!((demand.scan.clone().unwrap().finished, demand.before), (Some(ago(2)), demand.scan));
+    assert_eq!(demand.said[0].0, Decision::Deny);
+    assert!(judge(&policies, &question, &evidence, &revocations).verdict.reasons.contains(&demand.said[0].1));
+    // A revoked scanner's bad news still counts; its news of the other digest excuses nothing.
+    revocations = revoke(Target::Identity { identity: identity("ci") }, ago(100));
+    let demand = ask(&question, &revocations).remove(0);
+    assert_eq!((demand.over.len(), demand.before), (1, None));
+    assert_eq!(demand.said[0].1.code, Code::IdentityRevoked);
     question.image = None;
-    assert_eq!(policies.vulnerability_limits(&question).count(), 0);
+    assert_eq!(ask(&question, &revocations).len(), 0);
+}
+
+/// A policy that speaks of namespaces cannot be asked without one, and that is noticed only where it would speak.
+#[test]
+fn a_policy_that_wants_a_namespace_is_named() {
+    let with = |scope: &str| {
+        let text = policy("digestRequired: true").replace("{images: ['registry.example.com/**']}", scope);
+        PolicySet::parse(&text).unwrap()
+    };
+    let image: ImageRef = IMAGE.parse().unwrap();
+    let mut question = Question {
+        image: Some(&image),
+        digest: digest(),
+        namespace: None,
+        environment: Some("production"),
+        service: Some("web"),
+        now: now(),
+    };
+    for (scope, wanted) in [
+        ("{namespaces: [shop]}", true),
+        ("{namespaces: [shop], images: ['registry.example.com/**'], environments: [production]}", true),
+        ("{namespaces: [shop], images: ['else.example.com/**']}", false),
+        ("{namespaces: [shop], environments: [staging]}", false),
+        ("{namespaces: [shop], exclude: {services: [web]}}", false),
+        ("{images: ['registry.example.com/**']}", false),
+    ] {
+        assert_eq!(with(scope).wants_namespace(&question).is_some(), wanted, "{scope}");
+    }
+    question.namespace = Some("shop");
+    assert!(with("{namespaces: [shop]}").wants_namespace(&question).is_none());
 }
 
 #[test]

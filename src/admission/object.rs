@@ -160,6 +160,11 @@ fn wrong(pointer: &str, expected: &'static str) -> ObjectError {
     ObjectError::Type { pointer: pointer.to_owned(), expected }
 }
 
+/// The object's own name, once it has one.
+pub fn name(object: &Value) -> Option<&str> {
+    text(object, "/metadata/name")
+}
+
 /// The namespace that the object itself names.
 pub fn namespace(object: &Value) -> Option<&str> {
     text(object, "/metadata/namespace")

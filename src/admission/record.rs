@@ -19,10 +19,13 @@ use jiff::Timestamp;
 use tokio::sync::Semaphore;
 
 use super::{
-    BreakGlass, Judged, Outcome, Parts, Review, Summary, object,
+    BreakGlass, ImageUse, Judged, Outcome, Parts, Review, Summary, object,
     summary::{self, Key},
 };
-use crate::{model::LogRef, release::Deployment};
+use crate::{
+    model::{LogRef, deployment::Workload},
+    release::Deployment,
+};
 
 /// Recordings of one kind under way at a time.
 const MOST: u32 = 64;
@@ -225,6 +228,13 @@ fn deployment(review: &Review, outcome: &Outcome) -> Option<Deployment> {
         digest: judged.digest?,
         image: main.image.clone(),
         status: "admitted".to_owned(),
+        workload: workload(review, main),
         deployed_by: review.user.name.clone(),
     })
+}
+
+/// The object by its own name, with the container of its main image; `None` while the API server has yet to name it.
+fn workload(review: &Review, main: &ImageUse) -> Option<Workload> {
+    let name = object::name(&review.object)?;
+    Workload::new(&review.namespace(), review.kind.kind.parse().ok()?, name, &main.user).ok()
 }

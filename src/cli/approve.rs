@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use super::{
     Global, client,
-    place::{Place, recorded},
+    place::{Flags, recorded, refused, time},
 };
 use crate::{
     grpc::v1::{self, release_service_client::ReleaseServiceClient},
@@ -17,15 +17,15 @@ use crate::{
   countersign approve --service shop --environment production sha256:… --comment 'reviewed in CR-17'")]
 pub struct Args {
     #[command(flatten)]
-    place: Place,
+    place: Flags,
     /// The digest.
     digest: Digest,
     /// Why.
     #[arg(long, default_value = "")]
     comment: String,
     /// Until when it counts (RFC 3339). Default: for ever.
-    #[arg(long, default_value = "")]
-    expires: String,
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    expires: Option<String>,
 }
 
 /// Runs the command.
@@ -35,9 +35,11 @@ pub async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
         environment: args.place.environment,
         digest: args.digest.to_string(),
         comment: args.comment,
-        expires: args.expires,
+        expires: args.expires.unwrap_or_default(),
     };
     let mut client = ReleaseServiceClient::new(client::connect(global).await?);
-    let answer = client.approve(request).await.map_err(client::explain)?.into_inner();
-    recorded(global, "the approval", answer.entry)
+    match client.approve(request).await {
+        Ok(answer) => recorded(global, "the approval", answer.into_inner().entry),
+        Err(status) => refused(status),
+    }
 }

@@ -115,6 +115,8 @@ pub fn explain(status: Status) -> anyhow::Error {
     let reason = status.get_details_error_info().map(|info| info.reason);
     let retry = status.get_details_retry_info().and_then(|info| info.retry_delay);
     let next = match status.code() {
+        // The credentials were good; the message says what is missing.
+        Code::Unauthenticated if status.message().starts_with("ROLE_NONE") => "",
         Code::Unauthenticated => "call with --token-file, or with --client-cert and --client-key",
         Code::Unavailable if retry.is_some() => "try again shortly",
         Code::Unavailable => "the service did not answer; is it running?",

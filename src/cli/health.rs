@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use super::{
     Global, client,
-    place::{Place, recorded},
+    place::{Flags, recorded, refused},
 };
 use crate::{
     grpc::v1::{self, release_service_client::ReleaseServiceClient},
@@ -21,8 +21,9 @@ pub struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     /// Report whether a deployed digest is healthy.
-    #[command(after_help = "Example:
-  countersign health report --service shop --environment production --digest sha256:… --healthy")]
+    #[command(after_help = "Examples:
+  countersign health report --service shop --environment production --digest sha256:… --healthy
+  countersign health report --service shop --environment production --digest sha256:… --unhealthy --detail 'checkout fails'")]
     Report(Report),
 }
 
@@ -30,7 +31,7 @@ enum Command {
 #[command(group(clap::ArgGroup::new("state").required(true)))]
 struct Report {
     #[command(flatten)]
-    place: Place,
+    place: Flags,
     /// The digest that runs there.
     #[arg(long)]
     digest: Digest,
@@ -56,6 +57,8 @@ pub async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
         detail: report.detail,
     };
     let mut client = ReleaseServiceClient::new(client::connect(global).await?);
-    let answer = client.record_health(request).await.map_err(client::explain)?.into_inner();
-    recorded(global, "the health report", answer.entry)
+    match client.record_health(request).await {
+        Ok(answer) => recorded(global, "the health report", answer.into_inner().entry),
+        Err(status) => refused(status),
+    }
 }

@@ -4,7 +4,11 @@ use std::process::ExitCode;
 
 use serde_json::json;
 
-use super::{Global, Output, client, print};
+use super::{
+    Global, Output, client,
+    place::{line, refused, time},
+    print,
+};
 use crate::{
     grpc::v1::{self, release_service_client::ReleaseServiceClient, revoke_request::Target},
     model::Digest,
@@ -55,8 +59,8 @@ struct How {
     #[arg(long)]
     reason: String,
     /// From when it counts (RFC 3339). Default: now.
-    #[arg(long, default_value = "")]
-    since: String,
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    since: Option<String>,
     /// Only say what it would hit.
     #[arg(long)]
     dry_run: bool,
@@ -69,10 +73,13 @@ pub async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
         What::Key { key, how } => (Target::Key(key.to_string()), how),
         What::Identity { subject, issuer, how } => (Target::Identity(v1::SigningIdentity { subject, issuer }), how),
     };
-    let request =
-        v1::RevokeRequest { target: Some(target), since: how.since, reason: how.reason, dry_run: how.dry_run };
+    let since = how.since.unwrap_or_default();
+    let request = v1::RevokeRequest { target: Some(target), since, reason: how.reason, dry_run: how.dry_run };
     let mut client = ReleaseServiceClient::new(client::connect(global).await?);
-    let answer = client.revoke(request).await.map_err(client::explain)?.into_inner();
+    let answer = match client.revoke(request).await {
+        Ok(answer) => answer.into_inner(),
+        Err(status) => return refused(status),
+    };
     match global.output {
         Output::Json => print(&format!(
             "{}\n",
@@ -84,22 +91,29 @@ pub async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
                 "truncated": answer.truncated,
             })
         ))?,
-        Output::Text => {
-            let mut out = match &answer.entry {
-                Some(entry) => format!("revoked\n  log  {}#{}\n", entry.origin, entry.index),
-                None => "nothing was written (--dry-run)\n".to_owned(),
-            };
-            out += &format!(
-                "it hits {} revisions{}\n",
-                answer.hits.len(),
-                if answer.truncated { " and more" } else { "" }
-            );
-            for hit in &answer.hits {
-                let state = if hit.running { "RUNS NOW" } else { "could be gone back to" };
-                out += &format!("  {}@{}  {}  {state}\n", hit.service, hit.environment, hit.digest);
-            }
-            print(&out)?;
-        }
+        Output::Text => print(&text(&answer))?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn text(answer: &v1::RevokeResponse) -> String {
+    let mut out = match &answer.entry {
+        Some(entry) => format!("revoked\n  log  {}#{}\n", entry.origin, entry.index),
+        None => "nothing was written (--dry-run)\n".to_owned(),
+    };
+    if answer.hits.is_empty() {
+        out += "no revision that was ever live is hit; if you expected one, see whether what you named is right\n";
+        return out;
+    }
+    let more = if answer.truncated { " and more" } else { "" };
+    out += &format!("it hits {}{more}:\n", answer.hits.len());
+    for hit in &answer.hits {
+        let state = if hit.running { "RUNS NOW" } else { "could be gone back to" };
+        out += &format!("  {}@{}  {}  {state}\n", line(&hit.service), line(&hit.environment), hit.digest);
+    }
+    if let Some(hit) = answer.hits.iter().find(|hit| hit.running) {
+        let place = format!("{}@{}", line(&hit.service), line(&hit.environment));
+        out += &format!("  -> where it runs now, go back or forward: countersign rollback check {place}\n");
+    }
+    out
 }

@@ -13,7 +13,7 @@ use super::{
 use crate::{
     model::{
         Caller, Identity, ImageRef, LogRef, Revocation, Role,
-        deployment::{self, Approval, Deployment, Health, Revision, check_name},
+        deployment::{self, Approval, Deployment, Health, Revision, Workload, WorkloadKind, check_name},
         limits,
         revocation::Target,
     },
@@ -163,8 +163,16 @@ fn deployment_of(request: v1::RecordDeploymentRequest, caller: &Caller) -> Resul
         status,
         version: optional_name("version", request.version)?,
         region: optional_name("region", request.region)?,
+        workload: request.workload.map(workload).transpose()?,
         by: caller.identity.to_string(),
     })
+}
+
+#[allow(clippy::result_large_err, reason = "tonic's own error type")]
+fn workload(wire: v1::Workload) -> Result<Workload, Status> {
+    let kind = wire.kind.parse::<WorkloadKind>().map_err(|source| status::invalid("workload.kind", &source))?;
+    Workload::new(&wire.namespace, kind, &wire.name, &wire.container)
+        .map_err(|(field, source)| status::invalid(&format!("workload.{field}"), &source))
 }
 
 #[allow(clippy::result_large_err, reason = "tonic's own error type")]
@@ -216,10 +224,15 @@ fn text(field: &str, text: &str) -> Result<(), Status> {
     if text.len() > limits::TEXT {
         return Err(status::invalid(field, &format!("has {} bytes; the limit is {}", text.len(), limits::TEXT)));
     }
-    if text.chars().any(|c| c.is_control() && c != '\n' && c != '\t') {
-        return Err(status::invalid(field, &"holds control characters"));
+    if text.chars().any(|c| (c.is_control() && c != '\n' && c != '\t') || is_direction(c)) {
+        return Err(status::invalid(field, &"holds control characters; write plain text"));
     }
     Ok(())
+}
+
+/// Characters that turn the direction of writing, and so can show another text than is there.
+const fn is_direction(c: char) -> bool {
+    matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 #[allow(clippy::result_large_err, reason = "tonic's own error type")]
@@ -289,6 +302,18 @@ impl From<Revision> for v1::Revision {
             health: health.to_owned(),
             health_detail,
             entry: Some(revision.at.into()),
+            workloads: revision.workloads.iter().map(Into::into).collect(),
+        }
+    }
+}
+
+impl From<&Workload> for v1::Workload {
+    fn from(workload: &Workload) -> Self {
+        Self {
+            namespace: workload.namespace().to_owned(),
+            kind: workload.kind().to_string(),
+            name: workload.name().to_owned(),
+            container: workload.container().to_owned(),
         }
     }
 }

@@ -18,7 +18,7 @@ use super::{
 use crate::{
     model::{
         Decision, Role,
-        readiness::{Alternative, Check, Class, Safety, Severity},
+        readiness::{Alternative, Check, Class, Freshness, Safety, Severity, Short},
         verdict::Code,
     },
     rollback::{Answer, Question, Rollback},
@@ -26,8 +26,6 @@ use crate::{
 };
 
 const ASKERS: [Role; 3] = [Role::Operator, Role::Deployer, Role::Auditor];
-/// Time for an answer when the caller names none.
-const TIMEOUT: Duration = Duration::from_millis(1_800);
 /// The longest time that a caller may ask for.
 const TIMEOUT_MOST: Duration = Duration::from_secs(10);
 
@@ -60,7 +58,7 @@ impl RollbackService for RollbackFace {
             text => Some(convert::digest("target", text)?),
         };
         let timeout = match request.timeout_ms {
-            0 => TIMEOUT,
+            0 => self.rollback.timeout(),
             wanted => Duration::from_millis(wanted.into()).min(TIMEOUT_MOST),
         };
         let question = Question {
@@ -118,8 +116,7 @@ fn weightiest(answer: &Answer) -> (Decision, Code) {
 fn response(answer: Answer) -> Result<v1::CheckRollbackResponse, Status> {
     let json = serde_json::to_vec(&answer.readiness).map_err(|source| status::internal(&source))?;
     let readiness = answer.readiness;
-    let digest =
-        |short: Option<crate::model::readiness::Short>| short.map(|s| s.digest.to_string()).unwrap_or_default();
+    let digest = |short: Option<Short>| short.map(|short| short.digest.to_string()).unwrap_or_default();
     Ok(v1::CheckRollbackResponse {
         safety: v1::Safety::from(readiness.verdict).into(),
         sentence: readiness.sentence,
@@ -131,7 +128,15 @@ fn response(answer: Answer) -> Result<v1::CheckRollbackResponse, Status> {
         command: readiness.command.unwrap_or_default(),
         recorded: answer.recorded.into_iter().map(Into::into).collect(),
         readiness: json.into(),
+        image: readiness.image.unwrap_or_default(),
+        freshness: readiness.freshness.into_iter().map(Into::into).collect(),
     })
+}
+
+impl From<Freshness> for v1::Freshness {
+    fn from(freshness: Freshness) -> Self {
+        Self { fact: freshness.fact, as_of: freshness.as_of.to_string(), age_seconds: freshness.age_seconds }
+    }
 }
 
 impl From<Safety> for v1::Safety {

@@ -17,8 +17,10 @@ use super::{
 };
 
 mod history;
+mod workload;
 
 pub use history::{History, Progress, Record, Reported, Revision};
+pub use workload::{Workload, WorkloadError, WorkloadKind};
 
 /// The string is not usable as the name of a service, environment, region or version.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -130,6 +132,8 @@ pub struct Deployment {
     pub version: Option<String>,
     /// The region or cluster.
     pub region: Option<String>,
+    /// The Kubernetes object that runs it, if that is known.
+    pub workload: Option<Workload>,
     /// Who deployed it.
     pub by: String,
 }
@@ -180,6 +184,8 @@ struct DeploymentPredicate {
     version: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     region: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    workload: Option<Workload>,
     #[serde(default)]
     deployed_by: String,
     recorded_at: Timestamp,
@@ -223,6 +229,7 @@ impl Deployment {
             status: self.status,
             version: self.version.clone(),
             region: self.region.clone(),
+            workload: self.workload.clone(),
             deployed_by: self.by.clone(),
             recorded_at: now,
         };
@@ -240,6 +247,7 @@ impl Deployment {
             status: read.status,
             version: read.version,
             region: read.region,
+            workload: read.workload,
             by: read.deployed_by,
         };
         Ok((deployment, read.recorded_at))

@@ -20,11 +20,13 @@
 mod approvals;
 mod predicates;
 mod rules;
+mod scans;
 mod signatures;
 mod standing;
 
 use jiff::Timestamp;
 
+pub use self::scans::{Demand, demands};
 use self::standing::{Case, Finding};
 use super::{
     Decision, Digest, Evidence, ImageRef, LogRef, Reason, Revocations, Source, Verdict,

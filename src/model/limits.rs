@@ -72,6 +72,8 @@ pub const OBJECTS: usize = 256;
 pub const SERVICES: usize = 10_000;
 /// Deployment, health and approval records kept of one service and environment, newest first, as a count.
 pub const RECORDS: usize = 2_000;
+/// Kubernetes objects kept as running one revision, as a count.
+pub const WORKLOADS: usize = 16;
 /// Items in one answer of the release or rollback service, as a count.
 pub const LISTING: usize = 1_000;
 /// How far a time given by a caller may lie in the future, in seconds.

@@ -300,27 +300,30 @@ impl PolicySet {
         self.policies.iter().filter(move |policy| policy.scope.covers(image.as_deref(), question))
     }
 
-    /// The limits on vulnerability scans that apply to this question; all of them must hold.
-    pub fn vulnerability_limits<'a>(
-        &'a self,
-        question: &'a Question<'_>,
-    ) -> impl Iterator<Item = (&'a Policy, &'a VulnerabilityLimits)> {
-        self.select(question).flat_map(|policy| {
-            policy.require.predicates.iter().filter_map(move |predicate| match &predicate.check {
-                Check::Vulnerabilities(limits) => Some((policy, limits)),
-                _ => None,
-            })
-        })
+    /// The first policy that would speak about this question in some namespace, when the question states none: without
+    /// knowing the namespace nobody can say whether it holds.
+    pub fn wants_namespace<'a>(&'a self, question: &Question<'_>) -> Option<&'a Policy> {
+        let image = question.image.map(|image| image.name.to_string());
+        let open = |policy: &&Policy| {
+            let scope = &policy.scope;
+            scope.include.namespaces.is_some() && scope.misses(image.as_deref(), question) == Some(1)
+        };
+        self.policies.iter().filter(|_policy| question.namespace.is_none()).find(open)
     }
 }
 
 impl Scope {
     /// Whether the policy speaks about this question; `image` is its image's `registry/repository`.
     fn covers(&self, image: Option<&str>, question: &Question<'_>) -> bool {
+        self.misses(image, question) == Some(0)
+    }
+
+    /// How many of the listed dimensions do not fit; `None` when one takes the question out.
+    fn misses(&self, image: Option<&str>, question: &Question<'_>) -> Option<usize> {
         let stated = [image, question.namespace, question.environment, question.service];
-        let included = self.include.pairs(stated).all(|(globs, stated)| stated.is_some_and(|text| globs.matches(text)));
-        let excluded = self.exclude.pairs(stated).any(|(globs, stated)| stated.is_some_and(|text| globs.matches(text)));
-        included && !excluded
+        let fits = |(globs, stated): &(&Globs, Option<&str>)| stated.is_some_and(|text| globs.matches(text));
+        let is_excluded = self.exclude.pairs(stated).any(|pair| fits(&pair));
+        (!is_excluded).then(|| self.include.pairs(stated).filter(|pair| !fits(pair)).count())
     }
 }
 

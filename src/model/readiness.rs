@@ -6,23 +6,24 @@
 
 use std::fmt;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    deployment::{Progress, Revision},
+    deployment::Revision,
     digest::Digest,
     identity::Role,
-    policy::Mode,
-    revocation::Revocation,
-    verdict::{Code, LogRef, Verdict},
+    verdict::{Code, LogRef},
 };
 
 mod checks;
+mod command;
+mod facts;
 mod scan;
 
 pub use checks::assess;
-pub use scan::{Delta, Finding, Level, Scan};
+pub use facts::{Availability, Fact, Facts, Judged, TargetFacts, Weighing};
+pub use scan::Delta;
 
 /// The answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -145,103 +146,6 @@ pub struct Check {
     pub override_role: Option<Role>,
 }
 
-/// Something that was asked of the outside: what it said and when, or why it could not be asked.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Fact<T> {
-    /// What it said.
-    Known {
-        /// The answer.
-        value: T,
-        /// As of when.
-        as_of: Timestamp,
-    },
-    /// Why there is no answer, in one sentence.
-    Unknown(String),
-}
-
-/// What the judge said of the target, and whether that would keep it out.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Judged {
-    /// The verdict under today's policy.
-    pub verdict: Verdict,
-    /// What admission does with a verdict that is not `Allow`.
-    pub mode: Mode,
-}
-
-/// What the registry has of an image.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Availability {
-    /// Platforms of the index.
-    pub platforms: Vec<String>,
-    /// Manifests, configs and layers that were asked for.
-    pub blobs: usize,
-    /// What is definitely gone.
-    pub missing: Vec<String>,
-}
-
-/// What is known about a possible target.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TargetFacts {
-    /// Its digest.
-    pub digest: Digest,
-    /// Its past in this service and environment, if it has one.
-    pub revision: Option<Revision>,
-    /// What the judge says of it.
-    pub judged: Fact<Judged>,
-    /// Its own revocation, if it counts now.
-    pub revoked: Option<(Revocation, LogRef)>,
-    /// Revoked keys and identities among those that signed statements about it.
-    pub signers_revoked: Vec<(Code, Revocation, LogRef)>,
-    /// Where the statements about it stand in trusted logs, our own records of it not counted.
-    pub logged: Vec<LogRef>,
-    /// Digests of the bundles behind those statements, in the same order.
-    pub bundles: Vec<Digest>,
-    /// What the registry has.
-    pub availability: Fact<Availability>,
-    /// The newest scan.
-    pub scan: Option<Scan>,
-    /// The digest of the trusted root under which the evidence was proven.
-    pub root: Option<Digest>,
-}
-
-/// Everything [`assess`] may use.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Facts {
-    /// The service.
-    pub service: String,
-    /// The environment.
-    pub environment: String,
-    /// When the question was asked.
-    pub now: Timestamp,
-    /// What runs now.
-    pub running: Option<Revision>,
-    /// The newest scan of what runs now.
-    pub running_scan: Option<Scan>,
-    /// Deployments under way.
-    pub under_way: Vec<Progress>,
-    /// The target.
-    pub target: TargetFacts,
-    /// The digest of the policies in force.
-    pub policy: Digest,
-}
-
-/// What counts as too old or too bad, beside the policy.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Rules {
-    /// The oldest scan that counts as knowledge.
-    pub scan_max_age: SignedDuration,
-    /// The level from which a finding that going back brings in blocks.
-    pub block_at: Level,
-    /// Whether a missing scan makes the answer `Unknown`, rather than a warning.
-    pub require_scan: bool,
-}
-
-impl Default for Rules {
-    fn default() -> Self {
-        Self { scan_max_age: SignedDuration::from_hours(7 * 24), block_at: Level::High, require_scan: false }
-    }
-}
-
 /// A revision, short.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Short {
@@ -322,7 +226,10 @@ pub struct Readiness {
     pub delta: Option<Delta>,
     /// How old each fact is.
     pub freshness: Vec<Freshness>,
-    /// What to run; only when it is safe.
+    /// The image to run, pinned to the digest that was judged; only when it is safe.
+    #[serde(default)]
+    pub image: Option<String>,
+    /// What to run; only when it is safe, and every object that runs the service was recorded.
     pub command: Option<String>,
     /// The digest of the policies in force.
     pub policy: Digest,
@@ -364,33 +271,28 @@ impl Readiness {
         all.iter().min_by_key(|readiness| readiness.verdict)
     }
 
-    /// The answer when there is nothing to go back to.
+    /// The answer when there is nothing to go back to; `is_known_place` says whether anything was ever recorded here.
     pub fn without_target(
         (service, environment): (&str, &str),
         now: Timestamp,
+        is_known_place: bool,
         running: Option<&Revision>,
         policy: Digest,
     ) -> Self {
-        let (verdict, class, sentence) = if running.is_some() {
-            (Safety::Unsafe, Class::Verdict, "no earlier revision ran here, so there is nothing to go back to")
+        let check = if is_known_place {
+            let message = "no earlier revision ran here, so there is nothing to go back to";
+            checks::check(Code::NeverLiveHere, Severity::Blocker, message)
+                .rests_on(running.map(|running| running.at.clone()))
+                .remedy("roll forward, or record what ran here before with `countersign deployment record`")
         } else {
-            (Safety::Unknown, Class::CouldNotRun, "no deployment was ever recorded here, so nothing can be said")
-        };
-        let check = Check {
-            code: Code::NeverLiveHere,
-            class,
-            severity: Severity::Blocker,
-            message: sentence.to_owned(),
-            evidence: running.map(|revision| revision.at.clone()).into_iter().collect(),
-            remedy: "roll forward, or record what ran here with `countersign deployment record`".to_owned(),
-            override_role: None,
+            checks::nothing_recorded(service, environment)
         };
         Self {
             service: service.to_owned(),
             environment: environment.to_owned(),
             at: now,
-            verdict,
-            sentence: sentence.to_owned(),
+            verdict: Safety::of(std::slice::from_ref(&check)),
+            sentence: check.message.clone(),
             from: running.map(Short::from),
             to: None,
             checks: vec![check],
@@ -398,6 +300,7 @@ impl Readiness {
             alternatives: Vec::new(),
             delta: None,
             freshness: Vec::new(),
+            image: None,
             command: None,
             policy,
             trusted_root: None,

@@ -1,7 +1,7 @@
 //! Folds over the log, kept in memory and renewed from where they ended.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex, PoisonError, RwLock},
 };
 
@@ -22,7 +22,8 @@ use crate::{
 /// Indexes read from a view at a time.
 const PAGE: usize = 512;
 
-type Place = (String, String);
+/// A service in an environment.
+pub(super) type Place = (String, String);
 
 /// The folds of one instance's logs.
 #[derive(Debug)]
@@ -30,8 +31,9 @@ pub(super) struct Folds {
     logs: Logs,
     /// Revocations, and the place up to which they are complete.
     revocations: RwLock<(Position, Arc<Revocations>)>,
-    /// Places with a deployment, and the place up to which they are complete.
-    services: Mutex<(Position, BTreeSet<Place>)>,
+    /// Places with a deployment and how many records the newest one has before it, and the place up to which they
+    /// are complete.
+    services: Mutex<(Position, BTreeMap<Place, u64>)>,
     /// Histories that were asked for, at most [`limits::SERVICES`].
     histories: Mutex<HashMap<Place, Kept>>,
 }
@@ -76,23 +78,25 @@ impl Folds {
         Ok(())
     }
 
-    pub(super) fn services(&self) -> Result<Vec<Place>, ReleaseError> {
+    /// Every place, by name, with a number that is the higher the newer its newest deployment is.
+    pub(super) fn services(&self) -> Result<BTreeMap<Place, u64>, ReleaseError> {
         let (next, mut places) = self.services.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let end = self.logs.end();
+        let mut counted = places.values().max().map_or(0, |newest| newest.saturating_add(1));
         self.each(&View::PredicateType(predicate::DEPLOYMENT.to_owned()), next, end, |statement, at| {
-            if let Some(Ok(record)) = Record::read(statement, at)
-                && places.len() < limits::SERVICES
-            {
-                let (service, environment) = record.place();
-                places.insert((service.to_owned(), environment.to_owned()));
+            let Some(Ok(record)) = Record::read(statement, at) else { return };
+            let (service, environment) = record.place();
+            let place = (service.to_owned(), environment.to_owned());
+            if places.len() < limits::SERVICES || places.contains_key(&place) {
+                places.insert(place, counted);
+                counted = counted.saturating_add(1);
             }
         })?;
-        let listed = places.iter().cloned().collect();
         let mut slot = self.services.lock().unwrap_or_else(PoisonError::into_inner);
         if slot.0 < end {
-            *slot = (end, places);
+            *slot = (end, places.clone());
         }
-        Ok(listed)
+        Ok(places)
     }
 
     pub(super) fn history(&self, service: &str, environment: &str) -> Result<Arc<History>, ReleaseError> {

@@ -1,9 +1,6 @@
 //! Facts about one target: from the log first, the registry where that is needed, and a cache with ages between.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Instant};
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -11,142 +8,161 @@ use super::Frame;
 use crate::{
     evidence::EvidenceService,
     model::{
-        Digest, Evidence, ImageName, ImageRef,
+        Decision, Digest, Evidence, ImageName, ImageRef,
         deployment::Revision,
-        judge::{self, judge},
-        policy::PolicySet,
-        predicate,
-        readiness::{Availability, Fact, Judged, Scan, TargetFacts},
-        verdict::Decision,
+        limits,
+        readiness::{Availability, Fact, Judged, TargetFacts},
+        verdict::Code,
     },
-    registry::Registry,
+    registry::{Registry, RegistryError},
 };
 
-/// Probes remembered, as a count.
+/// Answers of registries remembered, as a count.
 const PROBES: u64 = 10_000;
+const REMEDY: &str = "ask again, or give it more time with --timeout-ms; if the nodes still hold the image, it may start \
+                      without the registry";
+
+/// How the registry is to be asked.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asking {
+    /// An answer younger than this is not asked for again; `None`: always ask.
+    pub within: Option<SignedDuration>,
+    /// No later than then.
+    pub until: Instant,
+}
 
 /// Collects facts.
 #[derive(Debug)]
 pub(super) struct Collector {
     evidence: Arc<EvidenceService>,
     registry: Registry,
-    policies: Arc<PolicySet>,
-    max_probe_age: SignedDuration,
     /// What the registry said, and when. A failure to ask is never kept.
     probes: moka::future::Cache<(ImageName, Digest), (Availability, Timestamp)>,
 }
 
 impl Collector {
-    pub(super) fn new(
-        evidence: Arc<EvidenceService>,
-        registry: Registry,
-        policies: Arc<PolicySet>,
-        max_probe_age: Duration,
-    ) -> Self {
-        let max_probe_age = SignedDuration::try_from(max_probe_age).unwrap_or(SignedDuration::ZERO);
-        Self { evidence, registry, policies, max_probe_age, probes: moka::future::Cache::new(PROBES) }
+    pub(super) fn new(evidence: Arc<EvidenceService>, registry: Registry) -> Self {
+        Self { evidence, registry, probes: moka::future::Cache::new(PROBES) }
     }
 
-    /// Everything, the registry included, before `deadline`.
+    /// Everything, the registry included.
     pub(super) async fn collect(
         &self,
         frame: &Frame,
         digest: Digest,
         revision: Option<Revision>,
-        fresh: bool,
-        deadline: Instant,
+        asking: Asking,
     ) -> TargetFacts {
         let image = image_of(revision.as_ref(), digest);
         let (availability, evidence) = tokio::join!(
-            self.availability(image.as_ref(), digest, fresh, frame.now, deadline),
-            self.evidence(frame, digest, image.as_ref(), deadline),
+            self.availability(image.as_ref(), digest, frame.now, asking),
+            self.evidence(frame, digest, revision.as_ref(), image.as_ref(), asking.until),
         );
-        facts(frame, digest, revision, availability, evidence)
+        facts(frame, digest, image.as_ref(), revision, evidence.as_ref().map_err(String::clone), availability)
     }
 
     /// What the log alone says.
     pub(super) async fn recorded(&self, frame: &Frame, digest: Digest, revision: Option<Revision>) -> TargetFacts {
         let image = image_of(revision.as_ref(), digest);
         let evidence = self.evidence.from_log(&digest, image.as_ref(), frame.now).await;
-        let judged = evidence.map_err(|error| error.to_string()).map(|evidence| {
-            let judged = self.judge(frame, digest, image.as_ref(), &evidence);
-            (evidence, judged)
-        });
-        facts(frame, digest, revision, Fact::Unknown("the registry was not asked".to_owned()), judged)
+        let evidence = evidence.as_ref().map_err(ToString::to_string);
+        let unasked = Fact::unknown("the registry was not asked", "");
+        facts(frame, digest, image.as_ref(), revision, evidence, unasked)
     }
 
-    /// The newest scan of `digest` that our log knows.
-    pub(super) async fn scan(&self, digest: &Digest, now: Timestamp) -> Option<Scan> {
-        let evidence = self.evidence.from_log(digest, None, now).await.ok()?;
-        Scan::newest(evidence.statements.iter().map(AsRef::as_ref))
+    /// What our log knows of `digest`.
+    pub(super) async fn known_of(&self, digest: &Digest, now: Timestamp) -> Option<Evidence> {
+        match self.evidence.from_log(digest, None, now).await {
+            Ok(evidence) => Some(evidence),
+            // Nothing to compare with: that makes the answer stricter, never kinder.
+            Err(error) => {
+                tracing::error!(%digest, %error, "evidence about what runs now could not be read");
+                None
+            }
+        }
     }
 
-    /// The log's evidence when that is enough for a yes, and the registry's with it when not.
+    /// The log's evidence when that settles everything, and the registry's with it when not.
     async fn evidence(
         &self,
         frame: &Frame,
         digest: Digest,
+        revision: Option<&Revision>,
         image: Option<&ImageRef>,
-        deadline: Instant,
-    ) -> Result<(Evidence, Judged), String> {
+        until: Instant,
+    ) -> Result<Evidence, String> {
         let known = self.evidence.from_log(&digest, image, frame.now).await.map_err(|error| error.to_string())?;
-        let judged = self.judge(frame, digest, image, &known);
-        if judged.verdict.decision == Decision::Allow || image.is_none() {
-            return Ok((known, judged));
+        if frame.weighing(revision).judge(image, &known).known().is_none_or(is_settled) {
+            return Ok(known);
         }
-        let gather = self.evidence.gather(&digest, image, frame.now, deadline);
-        let gathered = match tokio::time::timeout_at(deadline.into(), gather).await {
-            Ok(gathered) => gathered.map_err(|error| error.to_string())?,
-            Err(_elapsed) => return Err("the registry did not answer in time".to_owned()),
-        };
-        let judged = self.judge(frame, digest, image, &gathered);
-        Ok((gathered, judged))
-    }
-
-    fn judge(&self, frame: &Frame, digest: Digest, image: Option<&ImageRef>, evidence: &Evidence) -> Judged {
-        let question = judge::Question {
-            image,
-            digest,
-            namespace: None,
-            environment: Some(&frame.environment),
-            service: Some(&frame.service),
-            now: frame.now,
-        };
-        let judgement = judge(&self.policies, &question, evidence, &frame.revocations);
-        Judged { verdict: judgement.verdict, mode: judgement.mode }
+        let gather = self.evidence.gather(&digest, image, frame.now, until);
+        match tokio::time::timeout_at(until.into(), gather).await {
+            Ok(gathered) => gathered.map_err(|error| error.to_string()),
+            Err(_elapsed) => Err("the registry did not answer in time".to_owned()),
+        }
     }
 
     async fn availability(
         &self,
         image: Option<&ImageRef>,
         digest: Digest,
-        fresh: bool,
         now: Timestamp,
-        deadline: Instant,
+        asking: Asking,
     ) -> Fact<Availability> {
         let Some(image) = image else {
-            return Fact::Unknown("no record says in which registry it is".to_owned());
+            let remedy = "record it with `countersign deployment record --image registry/repository@sha256:…`";
+            return Fact::unknown("no record says in which registry it is", remedy);
         };
         let key = (image.name.clone(), digest);
-        if !fresh
-            && let Some((value, as_of)) = self.probes.get(&key).await
-            && now.duration_since(as_of) <= self.max_probe_age
+        let known = self.probes.get(&key).await;
+        if let (Some((value, as_of)), Some(within)) = (&known, asking.within)
+            && is_young(*as_of, now, within)
         {
-            return Fact::Known { value, as_of };
+            return Fact::Known { value: value.clone(), as_of: *as_of };
         }
-        let probe = self.registry.probe(&image.name, &digest, deadline);
-        let value = match tokio::time::timeout_at(deadline.into(), probe).await {
-            Ok(Ok(probe)) => Availability { platforms: probe.platforms, blobs: probe.blobs, missing: probe.missing },
+        match self.probe(&image.name, &digest, asking.until).await {
+            Ok(value) => {
+                self.probes.insert(key, (value.clone(), now)).await;
+                Fact::Known { value, as_of: now }
+            }
+            Err(error) => Fact::unknown(format!("{error}{}", last_known(known.as_ref())), REMEDY),
+        }
+    }
+
+    async fn probe(&self, name: &ImageName, digest: &Digest, until: Instant) -> Result<Availability, RegistryError> {
+        let probe = self.registry.probe(name, digest, until);
+        match tokio::time::timeout_at(until.into(), probe).await {
+            Ok(Ok(probe)) => {
+                Ok(Availability { platforms: probe.platforms, blobs: probe.blobs, missing: probe.missing })
+            }
             Ok(Err(error)) if error.is_definite() => {
-                Availability { platforms: Vec::new(), blobs: 0, missing: vec![format!("manifest {digest}")] }
+                Ok(Availability { platforms: Vec::new(), blobs: 0, missing: vec![format!("manifest {digest}")] })
             }
-            Ok(Err(error)) => return Fact::Unknown(error.to_string()),
-            Err(_elapsed) => {
-                return Fact::Unknown(format!("registry {} did not answer in time", image.name.registry));
-            }
-        };
-        self.probes.insert(key, (value.clone(), now)).await;
-        Fact::Known { value, as_of: now }
+            Ok(Err(error)) => Err(error),
+            Err(_elapsed) => Err(RegistryError::Deadline { registry: name.registry.clone() }),
+        }
+    }
+}
+
+/// Whether the registry's evidence could not change anything.
+fn is_settled(judged: &Judged) -> bool {
+    let is_met = judged.demands.iter().flat_map(|demand| &demand.said).all(|(said, _)| *said == Decision::Allow);
+    let is_revoked = judged.verdict.reasons.iter().any(|reason| reason.code == Code::ArtifactRevoked);
+    is_revoked || (is_met && judged.verdict.decision == Decision::Allow)
+}
+
+/// A time from a clock that ran ahead is not young for ever.
+fn is_young(as_of: Timestamp, now: Timestamp, within: SignedDuration) -> bool {
+    let age = now.duration_since(as_of);
+    age <= within && age >= SignedDuration::from_secs(-limits::CLOCK_SKEW_S)
+}
+
+/// What the registry said when it last answered: too old to count, and good to know.
+fn last_known(known: Option<&(Availability, Timestamp)>) -> String {
+    match known {
+        Some((value, as_of)) if value.missing.is_empty() => format!("; as of {as_of} all of it was there"),
+        Some((_, as_of)) => format!("; as of {as_of} some of it was gone"),
+        None => String::new(),
     }
 }
 
@@ -158,48 +174,11 @@ fn image_of(revision: Option<&Revision>, digest: Digest) -> Option<ImageRef> {
 fn facts(
     frame: &Frame,
     digest: Digest,
+    image: Option<&ImageRef>,
     revision: Option<Revision>,
+    evidence: Result<&Evidence, String>,
     availability: Fact<Availability>,
-    evidence: Result<(Evidence, Judged), String>,
 ) -> TargetFacts {
-    let revoked =
-        frame.revocations.artifact(&digest, frame.now).map(|(revocation, at)| (revocation.clone(), at.clone()));
-    let mut facts = TargetFacts {
-        digest,
-        revision,
-        judged: Fact::Unknown(String::new()),
-        revoked,
-        signers_revoked: Vec::new(),
-        logged: Vec::new(),
-        bundles: Vec::new(),
-        availability,
-        scan: None,
-        root: None,
-    };
-    let (evidence, judged) = match evidence {
-        Ok(found) => found,
-        Err(why) => {
-            facts.judged = Fact::Unknown(why);
-            return facts;
-        }
-    };
-    facts.judged = Fact::Known { value: judged, as_of: frame.now };
-    facts.scan = Scan::newest(evidence.statements.iter().map(AsRef::as_ref));
-    for verified in &evidence.statements {
-        let kind = verified.statement().predicate_type();
-        if predicate::RESERVED.contains(&kind) || kind == predicate::VSA {
-            continue;
-        }
-        facts.root = facts.root.or(Some(verified.root()));
-        if let Some((code, revocation, at)) = frame.revocations.signer(verified) {
-            facts.signers_revoked.push((code, revocation.clone(), at.clone()));
-        }
-        if let Some(at) = verified.log() {
-            facts.logged.push(at.clone());
-            facts.bundles.push(verified.bundle());
-        }
-    }
-    facts.signers_revoked.sort_by(|a, b| (a.0, &a.2).cmp(&(b.0, &b.2)));
-    facts.signers_revoked.dedup();
-    facts
+    let weighed = revision.clone();
+    frame.weighing(weighed.as_ref()).target(digest, image, revision, evidence, availability)
 }

@@ -78,6 +78,7 @@ fn content(readiness: &Readiness) -> Digest {
         checks,
         readiness.from,
         readiness.to,
+        readiness.command,
         readiness.policy,
         readiness.trusted_root,
         readiness.delta
@@ -122,7 +123,8 @@ fn summary(readiness: &Readiness, image: &str, digest: Digest, verifier: &str) -
         "verificationResult": result,
         "verifiedLevels": [level],
         "slsaVersion": "1.1",
-        "https://countersign.dev/rollback": {
+        // By this field the log tells our answers from evidence: see `log::views`.
+        predicate::READINESS: {
             "service": readiness.service,
             "environment": readiness.environment,
             "verdict": readiness.verdict,

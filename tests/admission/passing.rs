@@ -100,6 +100,8 @@ async fn admitted_workloads_are_recorded_by_their_main_image() {
     );
     assert_eq!((recorded[0].service.as_str(), recorded[0].environment.as_str()), ("web", "shop"));
     assert_eq!((recorded[0].image.clone(), recorded[0].deployed_by.as_str()), (pinned("signed"), "alice"));
+    let workloads: Vec<_> = recorded.iter().map(|one| one.workload.as_ref().unwrap().to_string()).collect();
+    assert_eq!(workloads, ["Deployment shop/web, container c0", "Deployment shop/web, container c1"]);
     assert_eq!(door.recordings().deployments.recorded, 2);
 }
 

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use super::{Approval, Deployment, Health, RecordError, Status};
-use crate::model::{digest::Digest, predicate, statement::Statement, verdict::LogRef};
+use super::{Approval, Deployment, Health, RecordError, Status, Workload};
+use crate::model::{digest::Digest, limits, predicate, statement::Statement, verdict::LogRef};
 
 /// One statement about a service in an environment, with its place in the log and the time it was recorded.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,6 +77,9 @@ pub struct Revision {
     pub version: Option<String>,
     /// The region, as recorded last.
     pub region: Option<String>,
+    /// The Kubernetes objects that were recorded as running it, at most [`limits::WORKLOADS`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub workloads: Vec<Workload>,
     /// Who deployed it last.
     pub by: String,
     /// The newest status.
@@ -116,17 +119,16 @@ pub struct History {
     pub running: Option<Digest>,
     /// Deployments that have not ended, oldest first.
     pub progress: Vec<Progress>,
+    /// What the newest deployment record is about.
+    pub newest: Option<Digest>,
 }
 
 impl History {
-    /// Folds records of one service and environment. The order in which they are given does not matter: they count
-    /// in log order, and a record given twice counts once.
+    /// Folds records of one service and environment, given in the order in which they were logged. Where they are
+    /// logged does not say that: a new log may take over, under any name.
     pub fn fold<'a>(records: impl IntoIterator<Item = &'a Record>) -> Self {
-        let mut ordered: Vec<&Record> = records.into_iter().collect();
-        ordered.sort_by(|a, b| a.at().cmp(b.at()));
-        ordered.dedup_by(|a, b| a.at() == b.at());
         let mut fold = Fold::default();
-        for record in ordered {
+        for record in records {
             match record {
                 Record::Deployment(deployment, at, time) => fold.deployment(deployment, at, *time),
                 Record::Health(health, at, time) => fold.health(health, at, *time),
@@ -159,21 +161,26 @@ struct Fold {
     approvals: BTreeMap<Digest, usize>,
     /// Digests that went live and did not stop, the newest last.
     live: Vec<Digest>,
-    progress: BTreeMap<Digest, Progress>,
-    /// Log index at which a digest last went live, for the order of revisions.
-    live_at: BTreeMap<Digest, LogRef>,
+    /// Deployments that have not ended, oldest first.
+    progress: Vec<Progress>,
+    /// How many deployment records came before.
+    counted: usize,
+    /// The numbers of the records by which a digest last went live and was last recorded, for the order of revisions.
+    order: BTreeMap<Digest, (Option<usize>, usize)>,
+    newest: Option<Digest>,
 }
 
 impl Fold {
     fn deployment(&mut self, deployment: &Deployment, at: &LogRef, time: Timestamp) {
         let digest = deployment.digest;
         let known = self.revisions.remove(&digest);
+        let is_running = self.live.last() == Some(&digest);
         let live_since = match (deployment.status, known.as_ref()) {
-            (Status::Live, Some(known)) if known.status == Status::Live => known.live_since,
-            (Status::Live, _) => Some(time),
+            (Status::Live, known) if !is_running || known.is_none() => Some(time),
             (_, known) => known.and_then(|known| known.live_since),
         };
         let known_of = |pick: fn(Revision) -> Option<String>| known.clone().and_then(pick);
+        let workloads = self.workloads(deployment, known.as_ref());
         self.revisions.insert(
             digest,
             Revision {
@@ -181,6 +188,7 @@ impl Fold {
                 image: deployment.image.clone(),
                 version: deployment.version.clone().or_else(|| known_of(|known| known.version)),
                 region: deployment.region.clone().or_else(|| known_of(|known| known.region)),
+                workloads,
                 by: deployment.by.clone(),
                 status: deployment.status,
                 status_since: time,
@@ -190,19 +198,35 @@ impl Fold {
                 at: at.clone(),
             },
         );
-        self.progress.remove(&digest);
+        let went_live = self.order.get(&digest).and_then(|(live, _recorded)| *live);
+        let went_live = if deployment.status == Status::Live { Some(self.counted) } else { went_live };
+        self.order.insert(digest, (went_live, self.counted));
+        self.counted += 1;
+        self.newest = Some(digest);
+        self.progress.retain(|progress| progress.digest != digest);
         match deployment.status {
             Status::InProgress => {
                 let by = deployment.by.clone();
-                self.progress.insert(digest, Progress { digest, since: time, by, at: at.clone() });
+                self.progress.push(Progress { digest, since: time, by, at: at.clone() });
             }
             Status::Live => {
                 self.live.retain(|known| *known != digest);
                 self.live.push(digest);
-                self.live_at.insert(digest, at.clone());
             }
             Status::Failed | Status::RolledBack | Status::Superseded => self.live.retain(|known| *known != digest),
         }
+    }
+
+    /// Those known while it runs, and the one that is named now. When it comes to run anew, whatever ran it long ago
+    /// no longer counts.
+    fn workloads(&self, deployment: &Deployment, known: Option<&Revision>) -> Vec<Workload> {
+        let known = known.map(|known| known.workloads.clone()).unwrap_or_default();
+        let Some(workload) = deployment.workload.clone() else { return known };
+        if self.live.last() != Some(&deployment.digest) {
+            return vec![workload];
+        }
+        let is_new = !known.contains(&workload) && known.len() < limits::WORKLOADS;
+        known.into_iter().chain(is_new.then_some(workload)).collect()
     }
 
     fn health(&mut self, health: &Health, at: &LogRef, time: Timestamp) {
@@ -216,12 +240,8 @@ impl Fold {
             revision.health = self.health.remove(&revision.digest);
             revision.approvals = self.approvals.remove(&revision.digest).unwrap_or_default();
         }
-        revisions.sort_by(|a, b| {
-            let key = |revision: &Revision| (self.live_at.get(&revision.digest).cloned(), revision.at.clone());
-            key(b).cmp(&key(a))
-        });
-        let mut progress: Vec<_> = self.progress.into_values().collect();
-        progress.sort_by(|a, b| a.at.cmp(&b.at));
-        History { revisions, running: self.live.last().copied(), progress }
+        revisions.sort_by_key(|revision| std::cmp::Reverse(self.order.get(&revision.digest).copied()));
+        let Self { progress, newest, .. } = self;
+        History { revisions, running: self.live.last().copied(), progress, newest }
     }
 }

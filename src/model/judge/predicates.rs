@@ -173,7 +173,7 @@ fn provenance(limits: &Provenance, predicate: &Value) -> Option<Objection> {
 
 fn vulnerabilities(case: &Case<'_>, limits: &VulnerabilityLimits, one: &Verified, age: Option<Age>) -> Vec<Finding> {
     const SHOWN: usize = 5;
-    let scan = Scan::read(one.statement().predicate());
+    let scan = Scan::of(one);
     let mut findings: Vec<Finding> = limits
         .over(&scan, case.question.now)
         .into_iter()

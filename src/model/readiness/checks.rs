@@ -2,17 +2,20 @@
 
 use jiff::Timestamp;
 
-use super::{Check, Class, Delta, Fact, Facts, Finding, Freshness, Judged, Readiness, Rules, Safety, Severity, Short};
+use super::{
+    Check, Class, Delta, Fact, Facts, Freshness, Judged, Readiness, Safety, Severity, Short,
+    command::{command, pinned},
+    scan::scans,
+};
 use crate::model::{
-    deployment::Status,
+    deployment::{Progress, Status},
     identity::Role,
     policy::Mode,
     verdict::{Code, Decision, LogRef, Reason},
 };
 
-/// Decides. The same facts and rules give the same readiness; other targets are not looked at (see
-/// [`Readiness::among`]).
-pub fn assess(facts: &Facts, rules: &Rules) -> Readiness {
+/// Decides. The same facts give the same readiness; other targets are not looked at (see [`Readiness::among`]).
+pub fn assess(facts: &Facts) -> Readiness {
     let mut checks = history(facts);
     checks.extend(progress(facts));
     checks.extend(revocations(facts));
@@ -20,10 +23,13 @@ pub fn assess(facts: &Facts, rules: &Rules) -> Readiness {
     checks.push(inclusion(facts));
     checks.push(availability(facts));
     let delta = facts.running_scan.as_ref().zip(facts.target.scan.as_ref()).map(|(old, new)| Delta::between(old, new));
-    checks.extend(scan(facts, rules, delta.as_ref()));
+    if let Some(judged) = facts.target.judged.known() {
+        checks.extend(scans(facts, judged, delta.as_ref()));
+    }
     checks.sort_by_key(|check| (rank(check), check.severity));
-    let verdict = verdict(&checks);
+    let verdict = Safety::of(&checks);
     let to = short(facts);
+    let image = verdict.is_yes().then(|| pinned(&to)).flatten();
     Readiness {
         service: facts.service.clone(),
         environment: facts.environment.clone(),
@@ -35,7 +41,8 @@ pub fn assess(facts: &Facts, rules: &Rules) -> Readiness {
         alternatives: Vec::new(),
         delta,
         freshness: freshness(facts),
-        command: verdict.is_yes().then(|| command(facts, &to)).flatten(),
+        command: image.as_deref().and_then(|image| command(facts, image)),
+        image,
         to: Some(to),
         checks,
         policy: facts.policy,
@@ -54,12 +61,16 @@ const fn rank(check: &Check) -> u8 {
     }
 }
 
-fn verdict(checks: &[Check]) -> Safety {
-    match checks.iter().map(rank).min() {
-        Some(0) => Safety::Unsafe,
-        Some(1) => Safety::Unknown,
-        Some(2) => Safety::SafeWithWarnings,
-        _ => Safety::Safe,
+impl Safety {
+    /// What checks come to: one that stands in the way makes a no, else one that could not run makes it unknown.
+    pub fn of(checks: &[Check]) -> Self {
+        match checks.iter().map(rank).min() {
+            Some(0) => Self::Unsafe,
+            // No check at all: nothing is known.
+            Some(1) | None => Self::Unknown,
+            Some(2) => Self::SafeWithWarnings,
+            Some(_) => Self::Safe,
+        }
     }
 }
 
@@ -80,7 +91,7 @@ fn sentence(verdict: Safety, checks: &[Check]) -> String {
     }
 }
 
-fn check(code: Code, severity: Severity, message: impl Into<String>) -> Check {
+pub(super) fn check(code: Code, severity: Severity, message: impl Into<String>) -> Check {
     Check {
         code,
         class: Class::Verdict,
@@ -98,22 +109,22 @@ impl Check {
         check(code, Severity::Warning, message).remedy(remedy)
     }
 
-    fn could_not_run(mut self) -> Self {
+    pub(super) fn could_not_run(mut self) -> Self {
         self.class = Class::CouldNotRun;
         self
     }
 
-    fn remedy(mut self, remedy: impl Into<String>) -> Self {
+    pub(super) fn remedy(mut self, remedy: impl Into<String>) -> Self {
         self.remedy = remedy.into();
         self
     }
 
-    fn rests_on(mut self, evidence: impl IntoIterator<Item = LogRef>) -> Self {
+    pub(super) fn rests_on(mut self, evidence: impl IntoIterator<Item = LogRef>) -> Self {
         self.evidence.extend(evidence);
         self
     }
 
-    fn overridable(mut self, role: Role) -> Self {
+    pub(super) fn overridable(mut self, role: Role) -> Self {
         self.override_role = Some(role);
         self
     }
@@ -123,6 +134,9 @@ impl Check {
 fn history(facts: &Facts) -> Vec<Check> {
     let place = format!("{} in {}", facts.service, facts.environment);
     let Some(revision) = facts.target.revision.as_ref().filter(|revision| revision.live_since.is_some()) else {
+        if !facts.is_known_place {
+            return vec![nothing_recorded(&facts.service, &facts.environment)];
+        }
         let found = check(Code::NeverLiveHere, Severity::Blocker, format!("it never ran as {place}"))
             .remedy("choose a revision from `countersign rollback targets`, or deploy this one as a new release")
             .overridable(Role::Operator);
@@ -172,13 +186,22 @@ fn history(facts: &Facts) -> Vec<Check> {
     checks
 }
 
+/// Nothing was ever recorded here: more likely a slip of the pen, or nobody records, than a place without a past.
+pub(super) fn nothing_recorded(service: &str, environment: &str) -> Check {
+    let message = format!("no deployment of {service} in {environment} was ever recorded, so nothing can be said");
+    check(Code::NeverLiveHere, Severity::Blocker, message).could_not_run().remedy(
+        "see whether the names are right (`countersign deployment list`); record what runs and what ran before with \
+         `countersign deployment record`",
+    )
+}
+
 /// No other deployment is under way.
 fn progress(facts: &Facts) -> Vec<Check> {
     let others: Vec<_> = facts.under_way.iter().filter(|progress| progress.digest != facts.target.digest).collect();
     if others.is_empty() {
         return vec![check(Code::DeployInProgress, Severity::Passed, "no other deployment is under way")];
     }
-    let found = |progress: &&crate::model::deployment::Progress| {
+    let found = |progress: &&Progress| {
         let digest = progress.digest.short();
         check(
             Code::DeployInProgress,
@@ -220,85 +243,115 @@ fn revocations(facts: &Facts) -> Vec<Check> {
     checks
 }
 
-/// Today's policy still accepts it, so admission will.
+/// Today's policy still accepts it, so admission will. What is to be said of vulnerabilities stands elsewhere
+/// ([`scans`]), as two images have to be compared for that.
 fn judged(facts: &Facts) -> Vec<Check> {
     let judged = match &facts.target.judged {
         Fact::Known { value, .. } => value,
-        Fact::Unknown(why) => {
-            let message = format!("policy could not be asked: {why}");
-            return vec![
-                check(Code::AdmissionWouldDeny, Severity::Blocker, message).could_not_run().remedy("try again"),
-            ];
+        Fact::Unknown { why, remedy } => {
+            let found = check(Code::AdmissionWouldDeny, Severity::Blocker, why.clone());
+            return vec![found.could_not_run().remedy(remedy.clone())];
         }
     };
-    let mut checks = match judged.verdict.decision {
-        Decision::Allow => {
-            let evidence = judged.verdict.reasons.iter().flat_map(|reason| reason.evidence.iter().cloned());
-            vec![
-                check(Code::AdmissionWouldDeny, Severity::Passed, "signature and provenance hold under today's policy")
-                    .rests_on(evidence),
-            ]
+    let is_said_elsewhere =
+        |reason: &&Reason| judged.demands.iter().any(|demand| demand.said.iter().any(|(_, said)| said == *reason));
+    let reasons: Vec<&Reason> = judged.verdict.reasons.iter().filter(|one| !is_said_elsewhere(one)).collect();
+    let mut checks = match (judged.verdict.decision, judged.mode) {
+        (Decision::Allow, _) => {
+            let evidence = reasons.iter().flat_map(|reason| reason.evidence.iter().cloned());
+            let message = match judged.verdict.policies.as_slice() {
+                [] => "no policy speaks about it, and that lets it in",
+                _ => "signature and provenance hold under today's policy",
+            };
+            vec![check(Code::AdmissionWouldDeny, Severity::Passed, message).rests_on(evidence)]
         }
-        Decision::Deny => denied(judged),
-        Decision::Unknown => {
-            judged.verdict.reasons.iter().map(|reason| of_reason(reason, Severity::Blocker, true)).collect()
-        }
+        (Decision::Deny | Decision::Unknown, Mode::Enforce) => refused(judged, &reasons),
+        (Decision::Deny | Decision::Unknown, Mode::Warn | Mode::Audit) => not_enforced(&reasons),
     };
-    if checks.is_empty() {
-        checks.push(check(Code::Other, Severity::Blocker, "policy could not decide").could_not_run());
-    }
-    checks.extend(judged.verdict.warnings.iter().map(|reason| of_reason(reason, Severity::Warning, false)));
+    let warnings = judged.verdict.warnings.iter().filter(|one| !is_said_elsewhere(one));
+    checks.extend(warnings.map(|reason| of_reason(reason, Severity::Warning)));
     checks
 }
 
-/// A no is a blocker where policy is enforced; where it only warns or audits, admission would let it in.
-fn denied(judged: &Judged) -> Vec<Check> {
-    let enforced = judged.mode == Mode::Enforce;
-    let severity = |code: Code| match code {
-        Code::ArtifactRevoked => Severity::Blocker,
-        _ if enforced => Severity::Blocker,
-        _ => Severity::Warning,
-    };
-    let mut checks: Vec<_> = judged
-        .verdict
-        .reasons
+/// Admission would not let it in: a no that is known blocks, the rest could not be told.
+fn refused(judged: &Judged, reasons: &[&Reason]) -> Vec<Check> {
+    let is_no = |reason: &Reason| judged.verdict.decision == Decision::Deny && !is_undecided(reason.code);
+    let mut checks: Vec<Check> = reasons
         .iter()
         .map(|reason| {
-            let could_not_run =
-                matches!(reason.code, Code::RegistryUnavailable | Code::TrustUnavailable | Code::DeadlineExceeded);
-            of_reason(reason, severity(reason.code), could_not_run)
+            let found = of_reason(reason, Severity::Blocker);
+            if is_no(reason) { found } else { found.could_not_run() }
         })
         .collect();
-    checks.push(if enforced {
-        check(Code::AdmissionWouldDeny, Severity::Blocker, "admission would refuse it under today's policy")
-            .remedy("clear the reasons above, or break glass if policy lets you")
-            .overridable(Role::Admin)
-    } else {
-        check(Code::AdmissionWouldDeny, Severity::Warning, "policy says no, but is not enforced here")
+    let over_limit = judged.demands.iter().filter(|demand| demand.mode == Mode::Enforce).any(|demand| {
+        let known = [Code::VulnerabilityLimit, Code::KeyRevoked, Code::IdentityRevoked];
+        demand.said.iter().any(|(decision, reason)| *decision == Decision::Deny && known.contains(&reason.code))
     });
+    if over_limit || reasons.iter().any(|reason| is_no(reason)) {
+        checks.push(
+            check(Code::AdmissionWouldDeny, Severity::Blocker, "admission would refuse it under today's policy")
+                .remedy("clear the reasons beside this one, or break the glass if admission is set up to let you")
+                .overridable(Role::Admin),
+        );
+    }
     checks
 }
 
-fn of_reason(reason: &Reason, severity: Severity, could_not_run: bool) -> Check {
-    let found = check(reason.code, severity, reason.message.clone())
+/// What only the judge's `Unknown` is made of, whatever stands beside it.
+const fn is_undecided(code: Code) -> bool {
+    matches!(
+        code,
+        Code::RegistryUnavailable
+            | Code::TrustUnavailable
+            | Code::DeadlineExceeded
+            | Code::EvidenceStale
+            | Code::ScanStale
+            | Code::RuleError
+    )
+}
+
+/// Where policy only warns or audits, admission lets it in whatever the judge says: not a yes by policy, and no block.
+fn not_enforced(reasons: &[&Reason]) -> Vec<Check> {
+    let mut checks: Vec<Check> = reasons
+        .iter()
+        .map(|reason| match reason.code {
+            Code::ArtifactRevoked => of_reason(reason, Severity::Blocker),
+            _ => of_reason(reason, Severity::Warning),
+        })
+        .collect();
+    if !checks.is_empty() {
+        let message = "policy does not accept it, but is not enforced here";
+        checks.push(check(Code::AdmissionWouldDeny, Severity::Warning, message));
+    }
+    checks
+}
+
+pub(super) fn of_reason(reason: &Reason, severity: Severity) -> Check {
+    check(reason.code, severity, reason.message.clone())
         .rests_on(reason.evidence.iter().cloned())
-        .remedy(reason.remedy.clone());
-    if could_not_run { found.could_not_run() } else { found }
+        .remedy(reason.remedy.clone())
 }
 
 /// What is known of it stands in a trusted log.
 fn inclusion(facts: &Facts) -> Check {
-    match (facts.target.logged.is_empty(), &facts.target.judged) {
-        (false, _) => check(Code::LogInclusionMissing, Severity::Passed, "what is said of it stands in a trusted log")
-            .rests_on(facts.target.logged.iter().cloned()),
-        (true, Fact::Known { value, .. }) if value.verdict.decision != Decision::Unknown => {
-            check(Code::LogInclusionMissing, Severity::Blocker, "nothing that is said of it stands in a trusted log")
-                .remedy("sign it through the log: `countersign sign`")
-                .overridable(Role::Admin)
+    let code = Code::LogInclusionMissing;
+    if !facts.target.logged.is_empty() {
+        return check(code, Severity::Passed, "what is said of it stands in a trusted log")
+            .rests_on(facts.target.logged.iter().cloned());
+    }
+    let missing = "nothing that is said of it stands in a trusted log";
+    let remedy = "sign it through the log: `countersign sign`";
+    match facts.target.judged.known().map(|judged| &judged.verdict) {
+        // No policy wants any evidence of it.
+        Some(verdict) if verdict.decision == Decision::Allow && verdict.policies.is_empty() => {
+            check(code, Severity::Warning, missing).remedy(remedy)
         }
-        (true, _) => {
-            check(Code::LogInclusionMissing, Severity::Blocker, "no logged evidence of it is at hand").could_not_run()
+        Some(verdict) if verdict.decision != Decision::Unknown => {
+            check(code, Severity::Blocker, missing).remedy(remedy).overridable(Role::Admin)
         }
+        Some(_) | None => check(code, Severity::Blocker, "no logged evidence of it is at hand")
+            .could_not_run()
+            .remedy("ask again when the registry can be read, or sign it through the log: `countersign sign`"),
     }
 }
 
@@ -322,78 +375,10 @@ fn availability(facts: &Facts) -> Check {
             check(Code::BlobMissing, Severity::Blocker, message)
                 .remedy("push the image again from a copy, or choose another revision")
         }
-        Fact::Unknown(why) => check(Code::RegistryUnavailable, Severity::Blocker, why.clone())
+        Fact::Unknown { why, remedy } => check(Code::RegistryUnavailable, Severity::Blocker, why.clone())
             .could_not_run()
-            .remedy("try again; if nodes still hold the image, it may start without the registry")
+            .remedy(remedy.clone())
             .overridable(Role::Operator),
-    }
-}
-
-/// The newest scan is young enough, and going back brings in nothing bad that does not run already.
-fn scan(facts: &Facts, rules: &Rules, delta: Option<&Delta>) -> Vec<Check> {
-    let mut checks = vec![scan_age(facts, rules)];
-    let Some(scan) = &facts.target.scan else { return checks };
-    let bad = |findings: &[Finding]| -> Vec<String> {
-        findings.iter().filter(|finding| finding.level >= rules.block_at).map(|finding| finding.id.clone()).collect()
-    };
-    let Some(delta) = delta else {
-        let over = bad(&scan.findings);
-        if !over.is_empty() {
-            let message = format!("it has {}, and what runs now was never scanned for comparison", listed(&over));
-            checks.push(
-                check(Code::VulnerabilityReintroduced, Severity::Blocker, message)
-                    .could_not_run()
-                    .rests_on(scan.at.clone())
-                    .remedy("scan what runs now and attest the result")
-                    .overridable(Role::Operator),
-            );
-        }
-        return checks;
-    };
-    let evidence: Vec<_> =
-        scan.at.iter().chain(facts.running_scan.as_ref().and_then(|scan| scan.at.as_ref())).cloned().collect();
-    let (over, kept) = (bad(&delta.introduced), bad(&delta.kept));
-    checks.push(if over.is_empty() {
-        let message = format!("going back brings in {} findings, none over the limit", delta.introduced.len());
-        check(Code::VulnerabilityReintroduced, Severity::Passed, message).rests_on(evidence.clone())
-    } else {
-        check(
-            Code::VulnerabilityReintroduced,
-            Severity::Blocker,
-            format!("going back brings {} in again", listed(&over)),
-        )
-        .rests_on(evidence.clone())
-        .remedy("choose a revision without them, or roll forward")
-        .overridable(Role::Operator)
-    });
-    if !kept.is_empty() {
-        let message = format!("it has {}, as what runs now has", listed(&kept));
-        checks.push(check(Code::VulnerabilityLimit, Severity::Warning, message).rests_on(evidence));
-    }
-    checks
-}
-
-fn scan_age(facts: &Facts, rules: &Rules) -> Check {
-    let stale = |message: String| {
-        let found = check(Code::ScanStale, Severity::Warning, message)
-            .remedy("scan it now and attest the result: `countersign attest`");
-        if rules.require_scan { found.could_not_run() } else { found }
-    };
-    match &facts.target.scan {
-        None => stale("no scan of it is known".to_owned()),
-        Some(scan) if facts.now.duration_since(scan.as_of()) > rules.scan_max_age => {
-            stale(format!("its newest scan speaks as of {}, which is too long ago", scan.as_of()))
-                .rests_on(scan.at.clone())
-        }
-        Some(scan) => check(Code::ScanStale, Severity::Passed, "its newest scan is recent").rests_on(scan.at.clone()),
-    }
-}
-
-fn listed(ids: &[String]) -> String {
-    let shown: Vec<&str> = ids.iter().take(3).map(String::as_str).collect();
-    match ids.len().saturating_sub(shown.len()) {
-        0 => shown.join(", "),
-        more => format!("{} and {more} more", shown.join(", ")),
     }
 }
 
@@ -404,26 +389,17 @@ fn freshness(facts: &Facts) -> Vec<Freshness> {
         as_of,
         age_seconds: facts.now.duration_since(as_of).as_secs().max(0),
     };
-    let judged = match &target.judged {
-        Fact::Known { as_of, .. } => Some(("evidence", *as_of)),
-        Fact::Unknown(_) => None,
-    };
-    let registry = match &target.availability {
-        Fact::Known { as_of, .. } => Some(("registry", *as_of)),
-        Fact::Unknown(_) => None,
-    };
     let health = target.revision.as_ref().and_then(|revision| revision.health.as_ref());
     let scan = target.scan.as_ref();
     [
-        judged,
-        registry,
-        health.map(|report| ("health", report.time)),
-        scan.map(|scan| ("scan", scan.finished)),
-        scan.map(|scan| ("scan_database", scan.database)),
+        ("evidence", target.judged.as_of()),
+        ("registry", target.availability.as_of()),
+        ("health", health.map(|report| report.time)),
+        ("scan", scan.and_then(|scan| scan.finished)),
+        ("scan_database", scan.and_then(|scan| scan.database)),
     ]
     .into_iter()
-    .flatten()
-    .map(|(fact, time)| as_of(fact, time))
+    .filter_map(|(fact, time)| Some(as_of(fact, time?)))
     .collect()
 }
 
@@ -438,11 +414,4 @@ fn short(facts: &Facts) -> Short {
         },
         Short::from,
     )
-}
-
-/// The container is taken to have the service's name, as the record does not say.
-fn command(facts: &Facts, to: &Short) -> Option<String> {
-    let image: crate::model::ImageRef = to.image.parse().ok()?;
-    let service = facts.service.rsplit('/').next()?;
-    Some(format!("kubectl set image deployment/{service} {service}={}@{}", image.name, to.digest))
 }

@@ -1,117 +1,25 @@
-//! Vulnerability scans, and what going back would bring in or take away.
+//! Vulnerabilities: what going back would bring in or take away, by the limits and ages of the policies.
+//!
+//! The limits are those of every policy that speaks about the target, read by the judge ([`Demand`]). Where the judge
+//! looks at one image, going back has two to compare, so three things differ from a plain verdict:
+//!
+//! - a finding over a limit that *what runs now* has as well is a warning: going back is no worse in that. Admission
+//!   does not compare, so under an enforced policy it refuses the target all the same, and that is said beside it;
+//! - a finding over a limit that what runs now is not known to have blocks, also where the policy only warns: a
+//!   vulnerability must not come back by a rollback that nobody looked at;
+//! - where a policy asks for a scan (in mode `enforce` or `warn`) and there is none that is young enough, nothing is
+//!   known, and the answer is `Unknown`. So taking a bad scan away cannot make a yes.
+//!
+//! Where no policy asks for a scan, findings and missing scans are shown and decide nothing.
 
-use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
-use crate::model::{predicate, verdict::LogRef, verify::Verified};
-
-/// How bad a finding is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Level {
-    /// The scanner did not say, or not in a way that we read.
-    Unrated,
-    /// Negligible or low.
-    Low,
-    /// Medium or moderate.
-    Medium,
-    /// High or important.
-    High,
-    /// Critical.
-    Critical,
-}
-
-impl Level {
-    /// Reads a name or a CVSS base score.
-    fn read(score: &Value) -> Self {
-        let number = score.as_f64().or_else(|| score.as_str().and_then(|text| text.trim().parse().ok()));
-        match number {
-            Some(number) if number >= 9.0 => return Self::Critical,
-            Some(number) if number >= 7.0 => return Self::High,
-            Some(number) if number >= 4.0 => return Self::Medium,
-            Some(number) if number >= 0.0 => return Self::Low,
-            _ => {}
-        }
-        match score.as_str().unwrap_or_default().to_ascii_lowercase().as_str() {
-            "critical" => Self::Critical,
-            "high" | "important" => Self::High,
-            "medium" | "moderate" => Self::Medium,
-            "low" | "negligible" | "minimal" | "none" => Self::Low,
-            _ => Self::Unrated,
-        }
-    }
-}
-
-/// One finding of a scan.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Finding {
-    /// The highest level that the scanner gives it.
-    pub level: Level,
-    /// The advisory's id.
-    pub id: String,
-}
-
-/// A scan of one digest.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Scan {
-    /// When it finished; no later than it was signed.
-    pub finished: Timestamp,
-    /// How new its database was.
-    pub database: Timestamp,
-    /// What it found, by id.
-    pub findings: Vec<Finding>,
-    /// Where it is logged.
-    pub at: Option<LogRef>,
-}
-
-impl Scan {
-    /// The newest scan among proven statements.
-    pub fn newest<'a>(statements: impl IntoIterator<Item = &'a Verified>) -> Option<Self> {
-        statements.into_iter().filter_map(Self::read).max_by_key(|scan| (scan.finished, scan.at.clone()))
-    }
-
-    /// Reads one; `None` when it is no scan.
-    fn read(verified: &Verified) -> Option<Self> {
-        let statement = verified.statement();
-        if statement.predicate_type() != predicate::VULNS {
-            return None;
-        }
-        let (finished, database, findings) = Self::parse(statement.predicate())?;
-        let signed_at = verified.signed_at().unwrap_or(finished);
-        Some(Self { finished: finished.min(signed_at), database, findings, at: verified.log().cloned() })
-    }
-
-    /// End of the scan, age of its database and findings of a `vulns/v0.2` predicate.
-    pub fn parse(predicate: &Value) -> Option<(Timestamp, Timestamp, Vec<Finding>)> {
-        let time = |pointer: &str| predicate.pointer(pointer)?.as_str()?.parse::<Timestamp>().ok();
-        let finished = time("/metadata/scanFinishedOn")?;
-        let database = time("/scanner/db/lastUpdate")?;
-        let mut findings: Vec<Finding> = predicate
-            .pointer("/scanner/result")?
-            .as_array()?
-            .iter()
-            .filter_map(|result| {
-                let id = result.get("id")?.as_str()?.to_owned();
-                let severity = result.get("severity").and_then(Value::as_array);
-                let scores = severity.into_iter().flatten().filter_map(|severity| severity.get("score"));
-                Some(Finding { level: scores.map(Level::read).max().unwrap_or(Level::Unrated), id })
-            })
-            .collect();
-        findings.sort_by(|a, b| (&a.id, b.level).cmp(&(&b.id, a.level)));
-        findings.dedup_by(|a, b| a.id == b.id);
-        Some((finished, database, findings))
-    }
-
-    /// As of when the scan speaks: the older of its end and its database.
-    pub fn as_of(&self) -> Timestamp {
-        self.finished.min(self.database)
-    }
-
-    fn has(&self, id: &str) -> bool {
-        self.findings.iter().any(|finding| finding.id == id)
-    }
-}
+use super::{Check, Facts, Judged, Severity, checks::check, checks::of_reason};
+use crate::model::{
+    judge::Demand,
+    policy::{Finding, Mode, Scan},
+    verdict::{Code, Decision, LogRef},
+};
 
 /// What going back changes.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -128,11 +36,105 @@ impl Delta {
     /// From what runs now to the target.
     pub fn between(running: &Scan, target: &Scan) -> Self {
         let worst_first = |mut findings: Vec<Finding>| {
-            findings.sort_by(|a, b| (b.level, &a.id).cmp(&(a.level, &b.id)));
+            findings.sort_by(|a, b| (b.severity, &a.id).cmp(&(a.severity, &b.id)));
             findings
         };
         let (kept, introduced) = target.findings.iter().cloned().partition(|finding| running.has(&finding.id));
         let removed = running.findings.iter().filter(|finding| !target.has(&finding.id)).cloned().collect();
         Self { introduced: worst_first(introduced), removed: worst_first(removed), kept: worst_first(kept) }
+    }
+}
+
+/// What is to be said about vulnerabilities.
+pub(super) fn scans(facts: &Facts, judged: &Judged, delta: Option<&Delta>) -> Vec<Check> {
+    if judged.demands.is_empty() {
+        return unasked(facts, delta);
+    }
+    judged.demands.iter().flat_map(|demand| limits(demand).into_iter().chain(standing(demand))).collect()
+}
+
+/// Findings over a limit: new ones, and those that run already.
+fn limits(demand: &Demand) -> Vec<Check> {
+    let policy = &demand.policy;
+    let before = demand.before.as_ref();
+    let (kept, new): (Vec<&Finding>, Vec<&Finding>) =
+        demand.over.iter().partition(|finding| before.is_some_and(|before| before.has(&finding.id)));
+    let evidence = || places(demand.scan.as_ref().into_iter().chain(before));
+    let mut checks = Vec::new();
+    if !new.is_empty() {
+        let severity = if demand.mode == Mode::Audit { Severity::Warning } else { Severity::Blocker };
+        let compared = if before.is_some() { "" } else { ", and no scan shows that what runs now has the same" };
+        let message = format!("going back brings in {}, over the limit of policy {policy}{compared}", listed(&new));
+        checks.push(
+            check(Code::VulnerabilityReintroduced, severity, message)
+                .rests_on(evidence())
+                .remedy("choose a revision without them, roll forward, or let the policy ignore them for a time")
+                .overridable(crate::model::identity::Role::Operator),
+        );
+    }
+    if !kept.is_empty() {
+        let message = format!("it has {}, over the limit of policy {policy}, as what runs now has", listed(&kept));
+        let found = check(Code::VulnerabilityLimit, Severity::Warning, message).rests_on(evidence());
+        checks.push(match demand.mode {
+            Mode::Enforce => found.remedy("to go back all the same, let the policy ignore them for a time (`ignore`)"),
+            Mode::Warn | Mode::Audit => found,
+        });
+    }
+    checks
+}
+
+/// Everything but the limits: whether there is a scan that counts, and whether it is young enough.
+fn standing(demand: &Demand) -> impl Iterator<Item = Check> {
+    let is_asked = demand.mode != Mode::Audit;
+    let is_revoked = |code: Code| matches!(code, Code::KeyRevoked | Code::IdentityRevoked);
+    demand.said.iter().filter_map(move |(decision, reason)| {
+        let unknown = || of_reason(reason, if is_asked { Severity::Blocker } else { Severity::Info });
+        Some(match decision {
+            Decision::Allow => check(Code::ScanStale, Severity::Passed, reason.message.clone())
+                .rests_on(reason.evidence.iter().cloned()),
+            Decision::Deny if reason.code == Code::VulnerabilityLimit => return None,
+            Decision::Deny if is_revoked(reason.code) && demand.mode == Mode::Enforce => unknown(),
+            Decision::Deny | Decision::Unknown if is_asked => unknown().could_not_run(),
+            Decision::Deny | Decision::Unknown => unknown(),
+        })
+    })
+}
+
+/// No policy asks: what is known is shown.
+fn unasked(facts: &Facts, delta: Option<&Delta>) -> Vec<Check> {
+    let Some(scan) = &facts.target.scan else {
+        return vec![check(Code::ScanStale, Severity::Info, "no scan of it is known, and no policy asks for one")];
+    };
+    // Without anything to compare with, all of it counts as new.
+    let new: Vec<&Finding> =
+        delta.map_or_else(|| scan.findings.iter().collect(), |delta| delta.introduced.iter().collect());
+    let evidence = places([scan].into_iter().chain(&facts.running_scan));
+    let code = Code::VulnerabilityReintroduced;
+    if new.is_empty() {
+        return vec![check(code, Severity::Passed, "going back brings in no findings").rests_on(evidence)];
+    }
+    let compared = if delta.is_some() { "" } else { ", or what runs now has the same: it has no scan to compare with" };
+    let message = format!("going back brings in {}{compared}; no policy limits findings", listed(&new));
+    vec![
+        check(code, Severity::Warning, message)
+            .rests_on(evidence)
+            .remedy("see whether you can live with them until you roll forward"),
+    ]
+}
+
+fn places<'a>(scans: impl IntoIterator<Item = &'a Scan>) -> impl Iterator<Item = LogRef> {
+    scans.into_iter().filter_map(|scan| scan.at.clone())
+}
+
+/// `CVE-1 (critical), CVE-2 (high) and 3 more`.
+fn listed(findings: &[&Finding]) -> String {
+    const SHOWN: usize = 3;
+    let mut sorted: Vec<&&Finding> = findings.iter().collect();
+    sorted.sort_by(|a, b| (b.severity, &a.id).cmp(&(a.severity, &b.id)));
+    let shown: Vec<String> =
+        sorted.iter().take(SHOWN).map(|finding| format!("{} ({})", finding.id, finding.severity)).collect();
+    match findings.len().saturating_sub(SHOWN) {
+        0 => shown.join(", "),
+        more => format!("{} and {more} more", shown.join(", ")),
     }
 }
