@@ -2,8 +2,8 @@
 //!
 //! Pure bookkeeping: no exporter, no listener, no clock. Who serves [`Metrics::encode`] and who writes the id into logs
 //! and answers is the server's business. All names start with `countersign_`; the unit is the last part of each. Labels
-//! take values from small closed sets, except `host` (registries that were asked), so that nobody outside can make the
-//! list of series grow without bound.
+//! take values from small closed sets, except `host` (registries that were asked) and `witness` (those of the witness
+//! policy), so that nobody outside can make the list of series grow without bound.
 
 use std::{fmt, str::FromStr, sync::Arc};
 
@@ -35,6 +35,19 @@ struct RegistryLabels {
     code: u16,
 }
 
+/// One witness of the log, by its name in the policy.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct WitnessLabels {
+    witness: String,
+}
+
+/// Failures of one witness, by reason.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct WitnessFailureLabels {
+    witness: String,
+    reason: &'static str,
+}
+
 /// Something that will expire.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ExpiryLabels {
@@ -54,6 +67,10 @@ pub struct Metrics {
     log_queue: Gauge,
     log_broken: Gauge,
     registry_requests: Family<RegistryLabels, Counter>,
+    witness_size: Family<WitnessLabels, Gauge>,
+    witness_seconds: Family<WitnessLabels, Histogram, fn() -> Histogram>,
+    witness_failures: Family<WitnessFailureLabels, Counter>,
+    witness_quorum: Family<[(&'static str, &'static str); 1], Gauge>,
     expiry: Family<ExpiryLabels, Gauge>,
 }
 
@@ -85,6 +102,10 @@ impl Metrics {
             log_queue: Gauge::default(),
             log_broken: Gauge::default(),
             registry_requests: Family::default(),
+            witness_size: Family::default(),
+            witness_seconds: Family::new_with_constructor(seconds),
+            witness_failures: Family::default(),
+            witness_quorum: Family::default(),
             expiry: Family::default(),
         };
         let m = &metrics;
@@ -100,6 +121,14 @@ impl Metrics {
             "registry_requests",
             "Requests to registries; code 0 is no answer",
             m.registry_requests.clone(),
+        );
+        registry.register("witness_entries", "Entries that a witness cosigned last", m.witness_size.clone());
+        registry.register("witness_seconds", "Time until a witness cosigned", m.witness_seconds.clone());
+        registry.register("witness_failures", "Questions that a witness did not cosign", m.witness_failures.clone());
+        registry.register(
+            "witness_quorum",
+            "1 if the last head met the quorum of witnesses; by mode, nothing without witnesses",
+            m.witness_quorum.clone(),
         );
         registry.register("expiry_timestamp_seconds", "When something will expire, since 1970", m.expiry.clone());
         metrics.registry = Arc::new(registry);
@@ -135,6 +164,23 @@ impl Metrics {
     /// Counts one request to a registry; code 0 when no answer came.
     pub fn asked_registry(&self, host: &str, code: u16) {
         self.registry_requests.get_or_create(&RegistryLabels { host: host.to_owned(), code }).inc();
+    }
+
+    /// Records that a witness cosigned the log at a size, and how long that took.
+    pub fn cosigned(&self, witness: &str, size: u64, seconds: f64) {
+        let labels = WitnessLabels { witness: witness.to_owned() };
+        self.witness_size.get_or_create(&labels).set(gauge(size));
+        self.witness_seconds.get_or_create(&labels).observe(seconds);
+    }
+
+    /// Counts a question that a witness did not answer with a cosignature.
+    pub fn witness_failed(&self, witness: &str, reason: &'static str) {
+        self.witness_failures.get_or_create(&WitnessFailureLabels { witness: witness.to_owned(), reason }).inc();
+    }
+
+    /// Sets whether the last head met the quorum of witnesses.
+    pub fn quorum(&self, mode: &'static str, met: bool) {
+        self.witness_quorum.get_or_create(&[("mode", mode)]).set(i64::from(met));
     }
 
     /// Sets when something expires: `what` is a name like `ca/intermediate` or `tls/public`.
@@ -229,6 +275,9 @@ mod tests {
         metrics.log(7, 3, 2 * 3, 1, true);
         metrics.asked_registry("registry.example.com", 429);
         metrics.expires("ca/intermediate", jiff::Timestamp::UNIX_EPOCH);
+        metrics.cosigned("w1", 9, 0.004);
+        metrics.witness_failed("w2", "unreachable");
+        metrics.quorum("require", true);
         let page = clone.encode();
         for line in [
             concat!("countersign_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
@@ -242,6 +291,10 @@ mod tests {
             "countersign_log_broken 1",
             "countersign_registry_requests_total{host=\"registry.example.com\",code=\"429\"} 1",
             "countersign_expiry_timestamp_seconds{what=\"ca/intermediate\"} 0",
+            "countersign_witness_entries{witness=\"w1\"} 9",
+            "countersign_witness_seconds_count{witness=\"w1\"} 1",
+            "countersign_witness_failures_total{witness=\"w2\",reason=\"unreachable\"} 1",
+            "countersign_witness_quorum{mode=\"require\"} 1",
             "# EOF",
         ] {
             assert!(page.lines().any(|have| have == line), "{line} is not in\n{page}");

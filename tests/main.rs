@@ -42,3 +42,4 @@ mod registry;
 mod signing;
 mod tlog;
 mod verify;
+mod witness;

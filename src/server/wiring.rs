@@ -14,13 +14,14 @@ use crate::{
     evidence::EvidenceService,
     identity::Authenticator,
     keys::Keyring,
-    log::{Log, Options},
+    log::{Log, Options, witnessing::Witnessing},
     model::{TrustedRoot, limits, policy::PolicySet},
     registry::Registry,
     release::Release,
     rollback::Rollback,
     signing::Signing,
     telemetry::Metrics,
+    tlog::Policy,
     webhook,
 };
 
@@ -76,7 +77,12 @@ pub(super) async fn open(config: &Config, clock: Clock) -> anyhow::Result<Parts>
     let keyring = Arc::new(Keyring::open(&config.data, &kek)?);
     let key = keyring.log_key();
     let public_key = key.public_key();
-    let log = Log::open(&config.log_dir(), public_key, move |note| key.sign(note), Options::default())?;
+    let metrics = Metrics::new();
+    let options = Options { witness: witnessing(config, &public_key, &metrics)?, ..Options::default() };
+    // Where witnesses are required, this may wait for them.
+    let dir = config.log_dir();
+    let open = move || Log::open(&dir, public_key, move |note| key.sign(note), options);
+    let log = tokio::task::spawn_blocking(open).await??;
     let registry = Registry::new(config.registry.clone())?;
     let signing = Arc::new(Signing::new(Arc::clone(&keyring), log.clone(), registry.clone()));
     let mut roots = vec![Arc::new(TrustedRoot::parse(&keyring.trusted_root())?)];
@@ -114,7 +120,7 @@ pub(super) async fn open(config: &Config, clock: Clock) -> anyhow::Result<Parts>
     Ok(Parts {
         tls: server_tls(config, &keyring, clock())?.map(Arc::new),
         authenticator: Arc::new(Authenticator::new(&config.identity)?),
-        metrics: Metrics::new(),
+        metrics,
         keyring,
         log,
         registry,
@@ -126,6 +132,17 @@ pub(super) async fn open(config: &Config, clock: Clock) -> anyhow::Result<Parts>
         rollback,
         admission,
     })
+}
+
+/// Who cosigns the log, if anybody does.
+fn witnessing(config: &Config, log: &[u8; 32], metrics: &Metrics) -> anyhow::Result<Option<Witnessing>> {
+    let (Some(path), Some(mode)) = (&config.witness.policy_file, config.witness.mode) else { return Ok(None) };
+    let in_file = || format!("in {}", path.display());
+    let policy = Policy::parse(&read(path)?).with_context(in_file)?;
+    let ca = config.witness.ca_file.as_deref().map(read).transpose()?;
+    let timeout = std::time::Duration::from_millis(config.witness.timeout_ms);
+    let ca = ca.as_deref().map(str::as_bytes);
+    Ok(Some(Witnessing::new(policy, log, mode, timeout, ca, metrics.clone()).with_context(in_file)?))
 }
 
 fn read(path: &Path) -> anyhow::Result<String> {
