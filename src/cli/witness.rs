@@ -69,7 +69,6 @@ enum Command {
 }
 
 #[derive(Debug, clap::Args)]
-#[group(skip)]
 struct Serve {
     /// Directory that `countersign witness init` made.
     #[arg(long, value_name = "DIR")]
@@ -128,7 +127,10 @@ fn log_key(vkey: &str) -> Result<LogKey, String> {
 pub async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
     match (args.command, args.serve) {
         (Some(Command::Init(args)), _) => init(&args, global),
-        (Some(Command::Check(args)), _) => check(&args, global),
+        (Some(Command::Check(args)), _) => check(&args, global).or_else(|error| {
+            eprintln!("countersign: {error:#}");
+            Ok(ExitCode::from(2))
+        }),
         (None, Some(args)) => serve(args).await,
         (None, None) => bail!("say which directory and which logs: `countersign witness --help` has examples"),
     }
