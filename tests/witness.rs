@@ -45,7 +45,10 @@ fn a_checkpoint_of_the_public_network_meets_its_policy() {
     // A production Rekor.
     let rekor = "log log2025-1.rekor.sigstore.dev+cf119915+AbfK5adZJxsI323FwGD2AJJ9F4i89cfDuLdGJBIYntuO\n\
                  witness mullvad witness.stagemole.eu+67f7aea0+BEqSG3yu9YrmcM3BHvQYTxwFj3uSWakQepafafpUqklv\nquorum mullvad\n";
-    assert_eq!(Policy::parse(rekor).unwrap().check(golden!("rekor.checkpoint")).unwrap().checkpoint().size, 139_911_860);
+    assert_eq!(
+        Policy::parse(rekor).unwrap().check(golden!("rekor.checkpoint")).unwrap().checkpoint().size,
+        139_911_860
+    );
     assert!(matches!(policy.check(golden!("rekor.checkpoint")), Err(PolicyDenial::UnknownLog(_))));
 }
 
@@ -216,7 +219,10 @@ fn a_failing_line_of_a_known_key_refuses_the_whole_note() {
     let unsigned = note.to_string().replace(&note.signatures()[0].to_string(), &note.signatures()[1].to_string());
     assert!(matches!(policy.check(&unsigned), Err(PolicyDenial::UnknownLog(_))));
     note.add(SignatureLine::new("log.example", log.id(), vec![1; 64]).unwrap()).unwrap();
-    assert_eq!(policy.check(&note.to_string()), Err(PolicyDenial::Note(NoteError::Signature("log.example".to_owned()))));
+    assert_eq!(
+        policy.check(&note.to_string()),
+        Err(PolicyDenial::Note(NoteError::Signature("log.example".to_owned())))
+    );
 }
 
 #[test]
@@ -225,11 +231,10 @@ fn a_note_keeps_one_line_of_each_key_and_a_bounded_number() {
     assert_eq!(note.signatures().len(), 3);
     let first = note.signatures()[1].clone();
     note.add(first.clone()).unwrap();
-    assert_eq!(note.signatures().iter().map(SignatureLine::name).collect::<Vec<_>>(), [
-        "log.example",
-        "w12.example",
-        "w11.example"
-    ]);
+    assert_eq!(
+        note.signatures().iter().map(SignatureLine::name).collect::<Vec<_>>(),
+        ["log.example", "w12.example", "w11.example"]
+    );
     for n in 3..128_u32 {
         note.add(SignatureLine::new("x", n.to_be_bytes(), vec![1]).unwrap()).unwrap();
     }
@@ -342,7 +347,9 @@ fn model(witnesses: std::ops::Range<usize>) -> BoxedStrategy<Model> {
     }
     let start = witnesses.start;
     (1..count)
-        .prop_flat_map(move |split| (model(start..start + split), model(start + split..start + count), 1..=2_usize, any::<bool>()))
+        .prop_flat_map(move |split| {
+            (model(start..start + split), model(start + split..start + count), 1..=2_usize, any::<bool>())
+        })
         .prop_map(|(left, right, k, merge)| match (left, right) {
             // Sometimes one wide group in the place of two nested ones.
             (Model::Group(_, mut members), right) if merge => {

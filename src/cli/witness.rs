@@ -64,7 +64,9 @@ enum Command {
     )]
     Init(Init),
     /// Holds a checkpoint against a witness policy (C2SP tlog-policy): 0 accepted, 1 not, 2 could not tell.
-    #[command(after_help = "Example:\n  curl -s https://sign.example.com/checkpoint | countersign witness check --policy witnesses -")]
+    #[command(
+        after_help = "Example:\n  curl -s https://sign.example.com/checkpoint | countersign witness check --policy witnesses -"
+    )]
     Check(Check),
 }
 
@@ -241,7 +243,8 @@ fn check(args: &Check, global: &Global) -> anyhow::Result<ExitCode> {
     let (value, text, code) = match policy.check(&note) {
         Ok(witnessed) => {
             let checkpoint = witnessed.checkpoint();
-            let by: Vec<_> = witnessed.cosigned().iter().map(|(name, time)| json!({"witness": name, "time": time})).collect();
+            let by: Vec<_> =
+                witnessed.cosigned().iter().map(|(name, time)| json!({"witness": name, "time": time})).collect();
             let names: Vec<&str> = witnessed.cosigned().iter().map(|(name, _)| name.as_str()).collect();
             let names = if names.is_empty() { "nobody".to_owned() } else { names.join(", ") };
             let text = format!(

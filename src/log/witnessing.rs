@@ -122,7 +122,9 @@ impl Witnessing {
         metrics: Metrics,
     ) -> Result<Self, WitnessingError> {
         if !policy.logs().is_empty() && policy.logs().iter().all(|listed| listed.key.public() != log) {
-            return refuse("it lists logs, and not this one; add a `log` line with the key of `countersign log status`");
+            return refuse(
+                "it lists logs, and not this one; add a `log` line with the key of `countersign log status`",
+            );
         }
         let mut asked = Vec::new();
         let mut reachable = vec![false; policy.witnesses().len()];

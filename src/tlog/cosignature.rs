@@ -142,8 +142,7 @@ impl CosignerKey {
         sign: impl FnOnce(&[u8]) -> Option<Vec<u8>>,
     ) -> Result<SignatureLine, NoteError> {
         let signature = sign(&self.message(text, time)?).ok_or_else(|| NoteError::Signature(self.name.clone()))?;
-        let line =
-            SignatureLine::new(&self.name, self.id(), [time.to_be_bytes().as_slice(), &signature].concat())?;
+        let line = SignatureLine::new(&self.name, self.id(), [time.to_be_bytes().as_slice(), &signature].concat())?;
         self.verify_line(text, &line)?;
         Ok(line)
     }

@@ -266,36 +266,38 @@ impl<'a> Parser<'a> {
         let words: Vec<&str> = words.collect();
         match (first, words.as_slice()) {
             (comment, _) if comment.starts_with('#') => Ok(()),
-            ("log", [vkey]) => self.log(vkey, None),
-            ("log", [vkey, url]) => self.log(vkey, Some(url)),
+            ("log", &[vkey]) => self.log(vkey, None),
+            ("log", &[vkey, url]) => self.log(vkey, Some(url)),
             ("log", _) => Err("write `log VKEY [URL]`".to_owned()),
-            ("witness", [name, vkey]) => self.witness(name, vkey, None),
-            ("witness", [name, vkey, url]) => self.witness(name, vkey, Some(url)),
+            ("witness", &[name, vkey]) => self.witness(name, vkey, None),
+            ("witness", &[name, vkey, url]) => self.witness(name, vkey, Some(url)),
             ("witness", _) => Err("write `witness NAME VKEY [URL]`".to_owned()),
-            ("group", [name, threshold, members @ ..]) if !members.is_empty() => self.group(name, threshold, members),
+            ("group", &[name, threshold, ref members @ ..]) if !members.is_empty() => {
+                self.group(name, threshold, members)
+            }
             ("group", _) => Err("write `group NAME K|any|all MEMBER...`, with at least one member".to_owned()),
-            ("quorum", [name]) => self.quorum(name),
+            ("quorum", &[name]) => self.quorum(name),
             ("quorum", _) => Err("write `quorum NAME` or `quorum none`".to_owned()),
             (other, _) => Err(format!("{other:?} is none of log, witness, group and quorum")),
         }
     }
 
-    fn log(&mut self, vkey: &str, url: Option<&&str>) -> Result<(), String> {
+    fn log(&mut self, vkey: &str, url: Option<&str>) -> Result<(), String> {
         let key = LogKey::parse(vkey).map_err(|source| format!("log key: {source}"))?;
         if self.logs.iter().any(|log| log.key.public() == key.public()) {
             return Err(format!("the key of {:?} is listed already", key.origin()));
         }
-        self.logs.push(PolicyLog { key, url: url.map(ToString::to_string) });
+        self.logs.push(PolicyLog { key, url: url.map(str::to_owned) });
         bounded(self.logs.len())
     }
 
-    fn witness(&mut self, name: &'a str, vkey: &str, url: Option<&&str>) -> Result<(), String> {
+    fn witness(&mut self, name: &'a str, vkey: &str, url: Option<&str>) -> Result<(), String> {
         let key = CosignerKey::parse(vkey).map_err(|source| format!("key of the witness {name:?}: {source}"))?;
         if self.witnesses.iter().any(|witness| witness.key.public() == key.public()) {
             return Err(format!("the key of {name:?} is listed already, and a witness counts once"));
         }
         self.define(name, Member::Witness(self.witnesses.len()))?;
-        self.witnesses.push(PolicyWitness { name: name.to_owned(), key, url: url.map(ToString::to_string) });
+        self.witnesses.push(PolicyWitness { name: name.to_owned(), key, url: url.map(str::to_owned) });
         bounded(self.witnesses.len())
     }
 

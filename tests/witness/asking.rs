@@ -323,7 +323,11 @@ async fn a_witness_that_is_behind_is_caught_up() {
     drop(log);
     let before = place.witnesses[0].requests();
     let (log, _, _) = place.open(&dir, Mode::Require).unwrap();
-    assert_eq!(place.witnesses[0].requests() - before, 2, "one question was answered with the size, the next one with yes");
+    assert_eq!(
+        place.witnesses[0].requests() - before,
+        2,
+        "one question was answered with the size, the next one with yes"
+    );
     place.assert_witnessed(&log.head().checkpoint);
     assert_eq!(log.size(), 600);
     append(&log, "more").await.unwrap();
@@ -354,7 +358,9 @@ async fn a_split_view_is_refused() {
     // The fork requires the witness: it gets no cosignature, whatever its size, and shows nothing new.
     let timeout = Duration::from_millis(300);
     // It aims at the newest head that it finds when it opens: 41 + 5, the same again, 51, and 58.
-    for (round, (count, status)) in [(5, "older copy"), (5, "older copy"), (7, "422"), (1, "422")].into_iter().enumerate() {
+    for (round, (count, status)) in
+        [(5, "older copy"), (5, "older copy"), (7, "422"), (1, "422")].into_iter().enumerate()
+    {
         let (fork, _, metrics) = place.open_within(&forked, Mode::Require, timeout).unwrap();
         assert_eq!(fork.size(), 41);
         let drafts = (0..count).map(|n| draft(format!("forked {round} {n}"))).collect();
@@ -413,6 +419,9 @@ async fn an_older_copy_of_a_log_is_noticed() {
     assert!(matches!(place.open(&place.dir("old"), Mode::Require), Err(LogError::Checkpoint(_))));
 }
 
+/// A false witness: from a request's body, and a signer of it (body, time, seed), to status, content type and body.
+type Answer = fn(&str, &dyn Fn(&str, u64, u8) -> String) -> (u16, &'static str, String);
+
 #[tokio::test]
 async fn what_is_no_cosignature_by_the_witness_does_not_count() {
     let (key, _) = cosigner_key("w.example", 7);
@@ -424,7 +433,6 @@ async fn what_is_no_cosignature_by_the_witness_does_not_count() {
         let line = key.cosign(note.text_unsafe(), time, |message| Some(pair.sign(message).as_ref().to_vec()));
         format!("{}\n", line.unwrap())
     };
-    type Answer = fn(&str, &dyn Fn(&str, u64, u8) -> String) -> (u16, &'static str, String);
     let table: Vec<(&str, &str, Answer)> = vec![
         ("invalid", "not a signed note", |_, _| (200, "text/plain", "hello\n".to_owned())),
         ("invalid", "not a signed note", |_, _| (200, "text/plain", String::new())),
@@ -469,10 +477,13 @@ async fn what_is_no_cosignature_by_the_witness_does_not_count() {
         assert!(served.requests() <= 8, "{problem}: {} questions in 150 ms", served.requests());
     }
     // The right line counts, among others that are ignored.
-    let router = Router::new().route(
-        "/add-checkpoint",
-        post(move |body: String| async move { format!("\u{2014} x AAAAAAA=\n{}{}", sign(&body, 5, 8), sign(&body, 6, 7)) }),
-    );
+    let router =
+        Router::new().route(
+            "/add-checkpoint",
+            post(move |body: String| async move {
+                format!("\u{2014} x AAAAAAA=\n{}{}", sign(&body, 5, 8), sign(&body, 6, 7))
+            }),
+        );
     let served = Served::router(router);
     let home = tempfile::tempdir().unwrap();
     let dir = home.path().join("log");
@@ -495,8 +506,16 @@ fn a_policy_that_cannot_work_is_refused() {
         (Mode::Require, format!("witness w {w1}\nquorum w\n"), "no witness a URL"),
         (Mode::AttachLater, "quorum none\n".to_owned(), "no witness a URL"),
         (Mode::Require, format!("witness w {w1} https://w\nquorum none\n"), "requires nobody"),
-        (Mode::Require, format!("witness w {w1} https://w\nwitness v {w2}\ngroup g all w v\nquorum g\n"), "cannot meet"),
-        (Mode::AttachLater, format!("witness w {w1} https://w\nwitness v {w2}\ngroup g all w v\nquorum g\n"), "cannot meet"),
+        (
+            Mode::Require,
+            format!("witness w {w1} https://w\nwitness v {w2}\ngroup g all w v\nquorum g\n"),
+            "cannot meet",
+        ),
+        (
+            Mode::AttachLater,
+            format!("witness w {w1} https://w\nwitness v {w2}\ngroup g all w v\nquorum g\n"),
+            "cannot meet",
+        ),
         (Mode::Require, format!("witness w {w1} w.example\nquorum w\n"), "w: \"w.example\" is not"),
         (Mode::Require, format!("witness w {w1} ftp://w.example\nquorum w\n"), "not a submission prefix"),
         (Mode::Require, format!("witness w {w1} https://w.example?x\nquorum w\n"), "not a submission prefix"),

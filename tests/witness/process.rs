@@ -22,7 +22,8 @@ impl Process {
         let dir = tempfile::tempdir().unwrap();
         let new = Self { dir, child: None, port: 0 };
         let (data, kek) = (new.data(), new.kek());
-        let args = ["witness", "init", "--data", &data, "--name", "witness.test/w1", "--kek-file", &kek, "--generate-kek"];
+        let args =
+            ["witness", "init", "--data", &data, "--name", "witness.test/w1", "--kek-file", &kek, "--generate-kek"];
         let made = run(&args);
         assert!(made.status.success(), "{}", text(&made));
         assert!(text(&made).contains("witness.test/w1+"), "{}", text(&made));
@@ -55,7 +56,8 @@ impl Process {
             .spawn()
             .unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let line = lines.find_map(|line| line.unwrap().split_once("listening: witness http://").map(|(_, at)| at.to_owned()));
+        let line =
+            lines.find_map(|line| line.unwrap().split_once("listening: witness http://").map(|(_, at)| at.to_owned()));
         self.port = line.unwrap().rsplit(':').next().unwrap().parse().unwrap();
         // Nobody reads on: what it writes later must not stop it.
         std::thread::spawn(move || lines.for_each(drop));
@@ -120,11 +122,25 @@ fn a_witness_says_what_it_needs() {
     let nowhere = with("127.0.0.1:0", &log, "/nonexistent");
     assert!(text(&nowhere).contains("countersign witness init"), "{}", text(&nowhere));
     let inside = format!("{data}2/kek");
-    let inside = run(&["witness", "init", "--data", &format!("{data}2"), "--name", "w", "--kek-file", &inside, "--generate-kek"]);
+    let inside = run(&[
+        "witness",
+        "init",
+        "--data",
+        &format!("{data}2"),
+        "--name",
+        "w",
+        "--kek-file",
+        &inside,
+        "--generate-kek",
+    ]);
     assert!(text(&inside).contains("must not lie in the directory"), "{}", text(&inside));
     assert_eq!(run(&["witness"]).status.code(), Some(64));
     let help = run(&["witness", "--help"]);
-    assert!(help.status.success() && text(&help).contains("countersign witness --data /var/lib/witness"), "{}", text(&help));
+    assert!(
+        help.status.success() && text(&help).contains("countersign witness --data /var/lib/witness"),
+        "{}",
+        text(&help)
+    );
 }
 
 fn check(policy: &Path, checkpoint: &Path) -> (Option<i32>, String) {

@@ -113,12 +113,20 @@ fn statuses_are_those_of_the_specification() {
     let refused: Vec<(&str, u16, String)> = vec![
         ("nothing", 400, String::new()),
         ("no checkpoint", 400, "old 300\n\n".to_owned()),
-        ("a checkpoint that is none", 400, with(&|r| r.checkpoint = "log.example\n300\n\n\u{2014} a AAAAAAA=\n".to_owned())),
+        (
+            "a checkpoint that is none",
+            400,
+            with(&|r| r.checkpoint = "log.example\n300\n\n\u{2014} a AAAAAAA=\n".to_owned()),
+        ),
         ("an unsigned one", 400, with(&|r| r.checkpoint = text.clone())),
         ("a size with a zero in front", 400, with(&|r| r.checkpoint = r.checkpoint.replace("\n300\n", "\n0300\n"))),
         ("old larger than new", 400, with(&|r| r.checkpoint = log.checkpoint(299))),
         ("an unknown log", 404, unknown.request(300, 300).to_string()),
-        ("an unknown log with bad signature", 404, with(&|r| r.checkpoint = r.checkpoint.replace("log.example\n", "x\n"))),
+        (
+            "an unknown log with bad signature",
+            404,
+            with(&|r| r.checkpoint = r.checkpoint.replace("log.example\n", "x\n")),
+        ),
         ("somebody else's signature", 403, stranger.request(300, 300).to_string()),
         ("a signature over something else", 403, with(&|r| r.checkpoint = r.checkpoint.replace("\n300\n", "\n301\n"))),
         ("a proof where none belongs", 422, with(&|r| r.proof = vec![[0; 32]])),
@@ -136,18 +144,16 @@ fn statuses_are_those_of_the_specification() {
             request.proof.pop();
             request.to_string()
         }),
-        ("an empty tree with a root", 422, AddCheckpoint {
-            old: 0,
-            proof: Vec::new(),
-            checkpoint: other_root(0, [1; 32], &empty),
-        }
-        .to_string()),
-        ("a proof from nothing", 422, AddCheckpoint {
-            old: 0,
-            proof: vec![[1; 32]],
-            checkpoint: other_root(4, [1; 32], &empty),
-        }
-        .to_string()),
+        (
+            "an empty tree with a root",
+            422,
+            AddCheckpoint { old: 0, proof: Vec::new(), checkpoint: other_root(0, [1; 32], &empty) }.to_string(),
+        ),
+        (
+            "a proof from nothing",
+            422,
+            AddCheckpoint { old: 0, proof: vec![[1; 32]], checkpoint: other_root(4, [1; 32], &empty) }.to_string(),
+        ),
     ];
     for (what, wanted, body) in refused {
         let (status, kind, answer) = post(served.port, body.as_bytes());
@@ -320,7 +326,10 @@ fn keys_are_sealed_and_a_directory_without_them_is_none() {
     let missing = Cosigner::open(elsewhere.path(), &kek()).unwrap_err();
     assert!(missing.to_string().contains("countersign witness init"), "{missing}");
     for bad in ["", "a b", "a+b", &"a".repeat(256)] {
-        assert!(matches!(Cosigner::create(elsewhere.path(), &kek(), bad, at(NOW)), Err(KeyError::Host { .. })), "{bad}");
+        assert!(
+            matches!(Cosigner::create(elsewhere.path(), &kek(), bad, at(NOW)), Err(KeyError::Host { .. })),
+            "{bad}"
+        );
     }
     assert!(matches!(Witness::open(elsewhere.path(), one, vec![place.log.key()]), Err(StateError::Missing(_))));
     for file in ["cosigner.key", "cosigner-pq.key"] {

@@ -42,16 +42,9 @@ pub(super) struct Goal {
 #[derive(Debug)]
 pub(super) enum Event {
     /// The witness at this position cosigned the head of this size, and the line was verified.
-    Cosigned {
-        at: usize,
-        size: u64,
-        line: SignatureLine,
-    },
+    Cosigned { at: usize, size: u64, line: SignatureLine },
     /// The witness at this position did not.
-    Failed {
-        at: usize,
-        problem: String,
-    },
+    Failed { at: usize, problem: String },
 }
 
 /// Why a witness did not cosign.
@@ -140,7 +133,8 @@ impl Asking {
             let sent = self.client.post(self.witness.url.clone()).body(request.to_string()).send().await;
             let response = sent.map_err(|error| Failure::Unreachable(chain(&error)))?;
             let status = response.status();
-            let is_size = response.headers().get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes() == SIZE_TYPE.as_bytes());
+            let is_size =
+                response.headers().get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes() == SIZE_TYPE.as_bytes());
             let body = read(response).await?;
             match status {
                 StatusCode::OK => {

@@ -257,7 +257,8 @@ impl Stage {
         let of = |asked: &super::Asked| {
             let cosigned = self.target.as_ref().is_some_and(|target| target.has(asked.at));
             let problem = self.problems.get(asked.at).and_then(Clone::clone);
-            let said = if cosigned { "cosigned".to_owned() } else { problem.unwrap_or_else(|| "no answer yet".to_owned()) };
+            let said =
+                if cosigned { "cosigned".to_owned() } else { problem.unwrap_or_else(|| "no answer yet".to_owned()) };
             format!("{}: {said}", asked.name)
         };
         let each: Vec<String> = self.config.asked.iter().map(of).collect();
