@@ -163,7 +163,10 @@ impl Witness {
 
 impl fmt::Debug for Witness {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Witness").field("name", &self.cosigner.name()).field("logs", &self.logs.len()).finish()
+        f.debug_struct("Witness")
+            .field("name", &self.cosigner.name())
+            .field("logs", &self.logs.len())
+            .finish_non_exhaustive()
     }
 }
 

@@ -183,22 +183,22 @@ pub(super) fn open(
         Some(config) => witnessing::visible(config, dir, &store, &key, &snapshot)?,
         None => None,
     };
-    let published = shown.clone().unwrap_or_else(|| Arc::clone(&snapshot));
-    let shared = Arc::new(Shared::new(store, published, options));
-    let stage = witnesses.map(|config| witnessing::start(config, dir, &shared, &snapshot, shown, frozen.is_some()));
-    let (stage, stage_thread) = stage.transpose()?.unzip();
+    let visible = shown.clone().unwrap_or_else(|| Arc::clone(&snapshot));
+    let shared = Arc::new(Shared::new(store, visible, options));
+    let started = witnesses.map(|config| witnessing::start(config, dir, &shared, &snapshot, shown, frozen.is_some()));
+    let (witnessing, asking) = started.transpose()?.unzip();
     if let Some(successor) = frozen {
         shared.queue.close();
         shared.frozen.get_or_init(|| successor);
-        drop(stage);
-        return Ok(Log(Arc::new(Inner { shared, key, threads: stage_thread.into_iter().collect::<Vec<_>>().into() })));
+        drop(witnessing);
+        return Ok(Log(Arc::new(Inner { shared, key, threads: asking.into_iter().collect::<Vec<_>>().into() })));
     }
     // The sequencer hands over only to a free writer; the writer may be one batch ahead of the anchor's sync.
     let (to_writer, sealed) = mpsc::sync_channel(1);
     let (to_publisher, written) = mpsc::sync_channel(1);
     let sequencer = Sequencer::new(Arc::clone(&shared), key.clone(), Box::new(sign), (snapshot, frontier), to_writer);
     let writer = Writer { shared: Arc::clone(&shared), sealed, publisher: to_publisher };
-    let publisher = Publisher { shared: Arc::clone(&shared), anchor, written, witnessing: stage };
+    let publisher = Publisher { shared: Arc::clone(&shared), anchor, written, witnessing };
     let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
         thread::Builder::new().name(name.to_owned()).spawn(run).map_err(|source| LogError::Broken(source.to_string()))
     };
@@ -207,6 +207,6 @@ pub(super) fn open(
         spawn("log-writer", Box::new(move || writer.run()))?,
         spawn("log-publisher", Box::new(move || publisher.run()))?,
     ];
-    threads.extend(stage_thread);
+    threads.extend(asking);
     Ok(Log(Arc::new(Inner { shared, key, threads: threads.into() })))
 }

@@ -287,7 +287,9 @@ impl Log {
     pub(super) fn check_all_shown(&self) -> Result<(), LogError> {
         let on_disk = self.0.shared.store.last_leaf()?.map_or(0, |last| last.saturating_add(1));
         match self.size() {
-            shown if shown < on_disk => Err(LogError::Unwitnessed(format!("{shown} of {on_disk} entries are cosigned"))),
+            shown if shown < on_disk => {
+                Err(LogError::Unwitnessed(format!("{shown} of {on_disk} entries are cosigned")))
+            }
             _ => Ok(()),
         }
     }

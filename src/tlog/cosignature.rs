@@ -180,7 +180,10 @@ impl CosignerKey {
 
 impl fmt::Debug for CosignerKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CosignerKey").field("name", &self.name).field("id", &hex::encode(self.id())).finish()
+        f.debug_struct("CosignerKey")
+            .field("name", &self.name)
+            .field("id", &hex::encode(self.id()))
+            .finish_non_exhaustive()
     }
 }
 

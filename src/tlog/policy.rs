@@ -91,6 +91,13 @@ enum Member {
     Group(usize),
 }
 
+/// Who must have cosigned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Quorum {
+    None,
+    Of(Member),
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Group {
     name: String,
@@ -105,8 +112,7 @@ pub struct Policy {
     witnesses: Vec<PolicyWitness>,
     /// A group's members stand before it.
     groups: Vec<Group>,
-    /// Nothing for `none`.
-    quorum: Option<Member>,
+    quorum: Quorum,
 }
 
 /// A checkpoint that a log of the policy signed and a quorum of its witnesses cosigned.
@@ -163,7 +169,10 @@ impl Policy {
 
     /// The name of the quorum; `none` for the empty one.
     pub fn quorum(&self) -> &str {
-        self.quorum.map_or(NONE, |member| self.name_of(member))
+        match self.quorum {
+            Quorum::None => NONE,
+            Quorum::Of(member) => self.name_of(member),
+        }
     }
 
     fn name_of(&self, member: Member) -> &str {
@@ -185,7 +194,10 @@ impl Policy {
             let met = group.members.iter().filter(|member| has(&groups, **member)).count();
             groups.push(met >= group.threshold);
         }
-        self.quorum.is_none_or(|member| has(&groups, member))
+        match self.quorum {
+            Quorum::None => true,
+            Quorum::Of(member) => has(&groups, member),
+        }
     }
 
     /// Holds a note against the policy: signed by one of its logs, cosigned by a quorum of its witnesses.
@@ -251,7 +263,7 @@ struct Parser<'a> {
     logs: Vec<PolicyLog>,
     witnesses: Vec<PolicyWitness>,
     groups: Vec<Group>,
-    quorum: Option<Option<Member>>,
+    quorum: Option<Quorum>,
     /// Each name, and whether a group has it as a member already.
     names: HashMap<&'a str, (Member, bool)>,
 }
@@ -320,7 +332,7 @@ impl<'a> Parser<'a> {
         if self.quorum.is_some() {
             return Err("there is a quorum already; a policy has one".to_owned());
         }
-        self.quorum = Some(if name == NONE { None } else { Some(self.known(name)?.0) });
+        self.quorum = Some(if name == NONE { Quorum::None } else { Quorum::Of(self.known(name)?.0) });
         Ok(())
     }
 

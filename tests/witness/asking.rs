@@ -10,7 +10,7 @@ use std::{
 use axum::{Router, routing::post};
 use countersign::{
     log::{
-        Draft, Log, LogError, Options, Receipt,
+        Draft, Log, LogError, Options, Receipt, Skips,
         witnessing::{Mode, Witnessing},
     },
     telemetry::Metrics,
@@ -72,8 +72,7 @@ impl Place {
     fn open_within(&self, dir: &Path, mode: Mode, timeout: Duration) -> Result<(Log, Witnessing, Metrics), LogError> {
         let metrics = Metrics::new();
         let witnessing = witnessing(&self.policy, mode, timeout, &metrics);
-        let options = Options { witness: Some(witnessing.clone()), ..Options::default() };
-        let log = Log::open(dir, log_public(), sign_with(pair(SEED)), options)?;
+        let log = open_log(dir, Some(witnessing.clone()))?;
         Ok((log, witnessing, metrics))
     }
 
@@ -89,6 +88,12 @@ impl Place {
 
 fn witnessing(policy: &str, mode: Mode, timeout: Duration, metrics: &Metrics) -> Witnessing {
     Witnessing::new(Policy::parse(policy).unwrap(), &log_public(), mode, timeout, None, metrics.clone()).unwrap()
+}
+
+/// Opens a log, also one that is a copy of another.
+fn open_log(dir: &Path, witness: Option<Witnessing>) -> Result<Log, LogError> {
+    let skips = Skips { home_unsafe: true, ..Skips::default() };
+    Log::open(dir, log_public(), sign_with(pair(SEED)), Options { witness, skips, ..Options::default() })
 }
 
 fn draft(text: impl ToString) -> Draft {
@@ -252,7 +257,7 @@ async fn a_restart_shows_what_was_cosigned_and_no_more() {
     assert_eq!(append(&log, 300).await.unwrap().index, 301);
     drop(log);
     // Without witnesses everything that is on disk is shown; nothing was lost.
-    let log = Log::open(&dir, log_public(), sign_with(pair(SEED)), Options::default()).unwrap();
+    let log = open_log(&dir, None).unwrap();
     assert_eq!(log.size(), 303);
     assert_eq!(log.fsck(|_, _| {}).unwrap().findings, Vec::<String>::new());
 }
@@ -313,7 +318,7 @@ async fn a_witness_that_is_behind_is_caught_up() {
     let place = Place::new(1, 1);
     let dir = place.create("log");
     // The log grew to 600 without the witness, which knows it at size 301, from a monitor.
-    let log = Log::open(&dir, log_public(), sign_with(pair(SEED)), Options::default()).unwrap();
+    let log = open_log(&dir, None).unwrap();
     log.append((0..300).map(draft).collect()).await.unwrap();
     let request = AddCheckpoint { old: 0, proof: Vec::new(), checkpoint: log.head().checkpoint.to_string() };
     let url = format!("{}/add-checkpoint", place.witnesses[0].url());
@@ -371,7 +376,7 @@ async fn a_split_view_is_refused() {
     }
 
     // A fork that asks nobody signs what it likes; a verifier with the policy tells them apart.
-    let fork = Log::open(&forked, log_public(), sign_with(pair(SEED)), Options::default()).unwrap();
+    let fork = open_log(&forked, None).unwrap();
     assert_eq!(fork.size(), 59);
     let key = log_key(ORIGIN, SEED).0;
     Checkpoint::verify(&fork.head().checkpoint, &key).unwrap();
@@ -410,7 +415,7 @@ async fn an_older_copy_of_a_log_is_noticed() {
     fs::copy(dir.join("witnessed"), place.dir("old").join("witnessed")).unwrap();
     let opened = place.open(&place.dir("old"), Mode::Require);
     assert!(matches!(opened, Err(LogError::Lost { found: 3, acknowledged: 4 })), "{opened:?}");
-    let log = Log::open(&place.dir("old"), log_public(), sign_with(pair(SEED)), Options::default()).unwrap();
+    let log = open_log(&place.dir("old"), None).unwrap();
     log.append(vec![draft("x"), draft("y")]).await.unwrap();
     drop(log);
     let opened = place.open(&place.dir("old"), Mode::Require);
@@ -469,7 +474,7 @@ async fn what_is_no_cosignature_by_the_witness_does_not_count() {
         let policy = format!("witness w {} {}\nquorum w\n", key.vkey(), served.url());
         let metrics = Metrics::new();
         let witness = Some(witnessing(&policy, Mode::Require, Duration::from_millis(150), &metrics));
-        let opened = Log::open(&dir, log_public(), sign_with(pair(SEED)), Options { witness, ..Options::default() });
+        let opened = open_log(&dir, witness);
         let Err(LogError::Unwitnessed(why)) = opened else { panic!("{problem}: {opened:?}") };
         assert!(why.contains(problem), "{problem}: {why}");
         let failed = format!("countersign_witness_failures_total{{witness=\"w\",reason=\"{reason}\"}}");
@@ -490,8 +495,7 @@ async fn what_is_no_cosignature_by_the_witness_does_not_count() {
     Log::create(&dir, ORIGIN, log_public(), sign_with(pair(SEED))).unwrap();
     let policy = format!("witness w {} {}/\nquorum w\n", key.vkey(), served.url());
     let witness = Some(witnessing(&policy, Mode::Require, Duration::from_secs(5), &Metrics::new()));
-    let options = Options { witness, ..Options::default() };
-    let log = Log::open(&dir, log_public(), sign_with(pair(SEED)), options).unwrap();
+    let log = open_log(&dir, witness).unwrap();
     let note = Note::parse(&log.head().checkpoint).unwrap();
     assert_eq!((note.signatures().len(), key.verify(&note)), (2, Ok(6)));
     assert!(other.0.verify(&note).is_err());
