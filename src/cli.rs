@@ -25,6 +25,7 @@ pub mod sign;
 pub mod subject;
 pub mod trust;
 pub mod verify;
+pub mod witness;
 
 use std::{ffi::OsString, fmt, path::PathBuf, process::ExitCode, str::FromStr};
 
@@ -148,6 +149,8 @@ pub enum Command {
     Policy(policy::Args),
     /// Trust material: trusted root, signing configuration, client certificates.
     Trust(trust::Args),
+    /// Be a witness of other logs, or hold a checkpoint against a witness policy.
+    Witness(witness::Args),
     /// Look at the installation and say what is wrong.
     Doctor(doctor::Args),
     /// Measure a running service (used by scripts/bench).
@@ -189,6 +192,7 @@ async fn dispatch(command: Command, global: &Global) -> anyhow::Result<ExitCode>
         Command::Revoke(args) => Box::pin(revoke::run(args, global)).await,
         Command::Policy(args) => Box::pin(policy::run(args, global)).await,
         Command::Trust(args) => Box::pin(trust::run(args, global)).await,
+        Command::Witness(args) => Box::pin(witness::run(args, global)).await,
         Command::Doctor(args) => Box::pin(doctor::run(args, global)).await,
         Command::Bench(args) => Box::pin(bench::run(args, global)).await,
     }

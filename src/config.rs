@@ -20,7 +20,7 @@ use std::{
 
 use serde::Deserialize;
 
-use crate::{keys::KekSource, model::limits};
+use crate::{keys::KekSource, log::witnessing::Mode, model::limits};
 
 /// The file that is read from the data directory when no `--config` is given.
 pub const FILE_NAME: &str = "countersign.toml";
@@ -92,6 +92,8 @@ pub struct Config {
     pub policy: Policy,
     /// Further trust material.
     pub trust: Trust,
+    /// Witnesses that cosign the log.
+    pub witness: Witness,
     /// How old facts from registries may be.
     pub evidence: crate::evidence::Settings,
     /// The admission webhook.
@@ -191,6 +193,21 @@ pub struct Trust {
     pub extra_roots: Vec<PathBuf>,
 }
 
+/// `[witness]`: who cosigns the log's checkpoints (C2SP `tlog-witness`), and what happens without them.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Witness {
+    /// The policy (C2SP `tlog-policy`): witnesses with their URLs, and the quorum. Default: none, nobody is asked.
+    pub policy_file: Option<PathBuf>,
+    /// `require`: nothing is shown and nobody answered before a quorum has cosigned. `attach_later`: cosignatures are
+    /// attached when they come. Must be said where there is a policy.
+    pub mode: Option<Mode>,
+    /// How long one question may take, and how long a caller waits for the quorum, in milliseconds. Default: 5,000.
+    pub timeout_ms: u64,
+    /// Certificate authorities (PEM) of witnesses, besides the system's. Default: none.
+    pub ca_file: Option<PathBuf>,
+}
+
 /// `[limits]`: bounds that keep strangers from using up the service.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -216,6 +233,7 @@ impl Default for Config {
             registry: crate::registry::Settings::default(),
             policy: Policy::default(),
             trust: Trust::default(),
+            witness: Witness::default(),
             evidence: crate::evidence::Settings::default(),
             admission: crate::admission::Settings::default(),
             rollback: Rollback::default(),
@@ -239,6 +257,12 @@ impl Default for Tls {
             names: ["localhost", "127.0.0.1", "::1"].map(str::to_owned).to_vec(),
             plaintext_unsafe: false,
         }
+    }
+}
+
+impl Default for Witness {
+    fn default() -> Self {
+        Self { policy_file: None, mode: None, timeout_ms: 5_000, ca_file: None }
     }
 }
 
@@ -358,6 +382,18 @@ impl Config {
         let sources = [self.kek.file.is_some(), self.kek.env.is_some(), self.kek.credential.is_some()];
         if sources.into_iter().filter(|given| *given).count() > 1 {
             return conflict("[kek] names more than one source; keep one of file, env and credential".to_owned());
+        }
+        match (&self.witness.policy_file, self.witness.mode) {
+            (Some(_), None) => {
+                return conflict(
+                    "witness.policy_file needs witness.mode beside it: \"require\" or \"attach_later\"".to_owned(),
+                );
+            }
+            (None, Some(_)) => return conflict("witness.mode needs witness.policy_file beside it".to_owned()),
+            _ if !(10..=600_000).contains(&self.witness.timeout_ms) => {
+                return conflict("witness.timeout_ms is from 10 to 600,000".to_owned());
+            }
+            _ => {}
         }
         if [self.limits.connections, self.limits.requests].contains(&0) || self.limits.header_timeout_s == 0 {
             return conflict("[limits] of 0 would refuse everyone; use 1 or more".to_owned());

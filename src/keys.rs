@@ -21,6 +21,7 @@
 
 mod ca;
 mod cert;
+mod cosigner;
 mod ec;
 mod kek;
 mod seal;
@@ -40,6 +41,7 @@ use jiff::{SignedDuration, Timestamp};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::model::Identity;
+pub use cosigner::Cosigner;
 pub use ec::EphemeralKey;
 pub use kek::{Kek, KekSource};
 pub use trust::{Public, PublicLog, check_host};
@@ -55,7 +57,7 @@ const AUTHORITY_BACKDATE: SignedDuration = SignedDuration::from_mins(1);
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
     /// The host name cannot be a log's origin.
-    #[error("host name {host:?} cannot be used: {problem}")]
+    #[error("name {host:?} cannot be used: {problem}")]
     Host {
         /// What was given.
         host: String,
@@ -76,6 +78,12 @@ pub enum KeyError {
     /// There are no keys here.
     #[error("{0} does not exist; make it with `countersign init --data DIR --host NAME`, or correct the path")]
     Missing(PathBuf),
+    /// There are no keys of a witness here, or not all of them.
+    #[error(
+        "{0} does not hold the keys of a witness; make them with `countersign witness init`, after removing what an \
+         unfinished one left, or correct the path"
+    )]
+    NoCosigner(PathBuf),
     /// `init` did not finish.
     #[error("{0} is half made: `countersign init` did not finish; remove the directory and run it again")]
     HalfMade(PathBuf),

@@ -15,14 +15,15 @@
 //!           rollback   service and environment -> candidates -> checks -> readiness
 //!           release    deployments, health, approvals, revocations: statements in, views out
 //!           evidence   digest -> verified statements, from the log first and the registry second
-//!           log        queue, sequencer, commit, proofs, audit
+//!           log        queue, sequencer, commit, witnesses, proofs, audit
+//!           witness    cosigns other logs' checkpoints: what it saw last, compared and kept in one step; its face
 //! adapters  store      RocksDB: column families, key encoding, one atomic commit, the anchor
 //!           registry   OCI: tag -> digest, referrers, bundles, blob probes, attach
 //!           keys       custody of private keys: sealed files; the certificate and time-stamp authorities
 //!           identity   who is calling: OIDC tokens, mutual TLS; claims -> roles
 //! pure      telemetry  names of metrics and the request id; no exporter, no I/O
 //!           model      the field's nouns and the rules over them; no I/O, no clock, no async
-//!           tlog       RFC 6962 and C2SP: hashes, trees, proofs, tiles, notes, checkpoints
+//!           tlog       RFC 6962 and C2SP: hashes, trees, proofs, tiles, notes, checkpoints, cosignatures, policies
 //! ```
 
 pub mod admission;
@@ -45,3 +46,4 @@ pub mod store;
 pub mod telemetry;
 pub mod tlog;
 pub mod webhook;
+pub mod witness;

@@ -1,4 +1,4 @@
-//! The transparency log: queue, sequencer, commit, proofs, views, audit. Design §3, RFC 6962, C2SP `tlog-tiles`.
+//! The transparency log: queue, sequencer, commit, witnesses, proofs, views, audit. Design §3, RFC 6962, C2SP `tlog-tiles`.
 //!
 //! Callers hand in leaves and get back index, inclusion proof and signed checkpoint, once everything is on disk. The
 //! way of an entry is told in `sequencer`, the argument for the anchor in [`store::anchor`](crate::store::anchor).
@@ -13,6 +13,7 @@ mod queue;
 mod sequencer;
 mod snapshot;
 pub mod views;
+pub mod witnessing;
 mod writer;
 
 use std::{
@@ -42,6 +43,7 @@ use sequencer::Answer;
 pub use sequencer::{Damage, Fault, Skips, Step};
 pub use snapshot::Head;
 use snapshot::Snapshot;
+use witnessing::Witnessing;
 
 /// Payloads together from this size on are parsed off the async threads, in bytes.
 const LARGE: usize = 128 * 1024;
@@ -139,6 +141,12 @@ pub enum LogError {
     /// The key is not the one that the log was made with.
     #[error("this key did not make this log; give the key that `countersign init` made with it")]
     WrongKey,
+    /// Durable, and not to be shown before a quorum of witnesses has cosigned.
+    #[error(
+        "recorded, but not witnessed yet, so that nothing is shown of it: {0}. Ask again with the same leaf: it keeps its \
+         index"
+    )]
+    Unwitnessed(String),
     /// The database lost acknowledged entries.
     #[error(
         "log holds {found} entries, but {acknowledged} were acknowledged: the database lost its tail or is an older \
@@ -191,6 +199,7 @@ impl LogError {
         match self {
             Self::Full => Some(Duration::from_millis(100)),
             Self::DiskFull(_) => Some(Duration::from_secs(5)),
+            Self::Unwitnessed(_) => Some(Duration::from_secs(1)),
             _ => None,
         }
     }
@@ -215,6 +224,8 @@ pub struct Options {
     pub damage: Option<Damage>,
     /// What a negative control leaves out; nothing in production.
     pub skips: Skips,
+    /// Who cosigns the log's checkpoints; `None` for nobody.
+    pub witness: Option<Witnessing>,
 }
 
 impl Default for Options {
@@ -228,6 +239,7 @@ impl Default for Options {
             fault: None,
             damage: None,
             skips: Skips::default(),
+            witness: None,
         }
     }
 }
@@ -239,6 +251,7 @@ impl fmt::Debug for Options {
             .field("batch_entries", &self.batch_entries)
             .field("fault", &self.fault.is_some())
             .field("skips", &self.skips)
+            .field("witness", &self.witness.is_some())
             .finish_non_exhaustive()
     }
 }
@@ -287,7 +300,7 @@ pub struct Stats {
 pub(crate) struct Shared {
     store: Store,
     queue: Queue,
-    /// Set by the publisher alone.
+    /// Set by the publisher; where there are witnesses, also by the thread that asks them.
     published: RwLock<Arc<Snapshot>>,
     sizes: watch::Sender<u64>,
     broken: OnceLock<String>,

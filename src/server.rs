@@ -34,7 +34,7 @@ use tokio::{sync::watch, task::JoinSet};
 
 pub use auth::Authenticate;
 pub use listener::{Bounds, Listener, Peer};
-pub use middleware::Middleware;
+pub use middleware::{Middleware, Refusal, plain};
 pub use operations::Readiness;
 pub use tls::{Certificates, ServerTls};
 

@@ -4,7 +4,7 @@
 //! and answers is the server's business. All names start with `countersign_`; the unit is the last part of each. Labels
 //! take values from small closed sets, so that nobody outside can make the list of series grow without bound. The one
 //! that strangers choose is `host` (whoever may create a pod names a registry): the first [`HOSTS`] have series of their
-//! own, what is asked after them counts as `other`.
+//! own, what is asked after them counts as `other`. `witness` is a name of the configured witness policy.
 //!
 //! Two kinds of numbers: what happens is counted when it happens; what a part counts itself (log, registries, caches,
 //! recordings) is [set](Metrics::set) to its total when the page is read.
@@ -62,6 +62,19 @@ struct TotalLabels {
     outcome: &'static str,
 }
 
+/// One witness of the log, by its name in the policy.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct WitnessLabels {
+    witness: String,
+}
+
+/// Failures of one witness, by reason.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct WitnessFailureLabels {
+    witness: String,
+    reason: &'static str,
+}
+
 /// Something that will expire.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ExpiryLabels {
@@ -89,6 +102,10 @@ pub struct Metrics {
     evidence: Family<TotalLabels, Counter>,
     records: Family<TotalLabels, Counter>,
     certificate_failures: Counter,
+    witness_size: Family<WitnessLabels, Gauge>,
+    witness_seconds: Family<WitnessLabels, Histogram, fn() -> Histogram>,
+    witness_failures: Family<WitnessFailureLabels, Counter>,
+    witness_quorum: Family<[(&'static str, &'static str); 1], Gauge>,
     expiry: Family<ExpiryLabels, Gauge>,
 }
 
@@ -136,6 +153,10 @@ impl Metrics {
             evidence: Family::default(),
             records: Family::default(),
             certificate_failures: Counter::default(),
+            witness_size: Family::default(),
+            witness_seconds: Family::new_with_constructor(seconds),
+            witness_failures: Family::default(),
+            witness_quorum: Family::default(),
             expiry: Family::default(),
         };
         metrics.registry = Arc::new(metrics.register_in(registry));
@@ -177,6 +198,14 @@ impl Metrics {
             "certificate_reload_failures",
             "Changed certificate files that could not be used",
             self.certificate_failures.clone(),
+        );
+        registry.register("witness_entries", "Entries that a witness cosigned last", self.witness_size.clone());
+        registry.register("witness_seconds", "Time until a witness cosigned", self.witness_seconds.clone());
+        registry.register("witness_failures", "Questions that a witness did not cosign", self.witness_failures.clone());
+        registry.register(
+            "witness_quorum",
+            "1 if the last head met the quorum of witnesses; by mode, nothing without witnesses",
+            self.witness_quorum.clone(),
         );
         registry.register("expiry_timestamp_seconds", "When something will expire, since 1970", self.expiry.clone());
         registry
@@ -254,6 +283,23 @@ impl Metrics {
     /// Sets how often changed certificate files could not be used.
     pub fn certificate_failures(&self, count: u64) {
         self.certificate_failures.inner().store(count, Ordering::Relaxed);
+    }
+
+    /// Records that a witness cosigned the log at a size, and how long that took.
+    pub fn cosigned(&self, witness: &str, size: u64, seconds: f64) {
+        let labels = WitnessLabels { witness: witness.to_owned() };
+        self.witness_size.get_or_create(&labels).set(gauge(size));
+        self.witness_seconds.get_or_create(&labels).observe(seconds);
+    }
+
+    /// Counts a question that a witness did not answer with a cosignature.
+    pub fn witness_failed(&self, witness: &str, reason: &'static str) {
+        self.witness_failures.get_or_create(&WitnessFailureLabels { witness: witness.to_owned(), reason }).inc();
+    }
+
+    /// Sets whether the last head met the quorum of witnesses.
+    pub fn quorum(&self, mode: &'static str, met: bool) {
+        self.witness_quorum.get_or_create(&[("mode", mode)]).set(i64::from(met));
     }
 
     /// Sets when something expires: `what` is a name like `ca/intermediate` or `tls/public`.

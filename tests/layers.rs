@@ -15,7 +15,7 @@ const LINES: usize = 600;
 
 /// Every module of the crate with the level it stands on. A module may use those on levels below its own, and those
 /// named in [`BESIDE`].
-const LEVELS: [(&str, u8); 18] = [
+const LEVELS: [(&str, u8); 19] = [
     ("cli", 9),
     ("server", 8),
     ("config", 7),
@@ -27,6 +27,7 @@ const LEVELS: [(&str, u8); 18] = [
     ("signing", 3),
     ("evidence", 3),
     ("log", 2),
+    ("witness", 2),
     ("store", 1),
     ("registry", 1),
     ("keys", 1),

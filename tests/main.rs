@@ -47,3 +47,4 @@ mod signing;
 mod telemetry;
 mod tlog;
 mod verify;
+mod witness;

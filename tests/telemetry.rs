@@ -18,6 +18,9 @@ fn clones_count_together_and_the_page_has_every_name() {
     metrics.set(Total::Records, "deployment", "left-out", 5);
     metrics.certificate_failures(6);
     metrics.expires("ca/intermediate", jiff::Timestamp::UNIX_EPOCH);
+    metrics.cosigned("w1", 9, 0.004);
+    metrics.witness_failed("w2", "unreachable");
+    metrics.quorum("require", true);
     let page = clone.encode();
     for line in [
         concat!("countersign_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
@@ -37,6 +40,10 @@ fn clones_count_together_and_the_page_has_every_name() {
         "countersign_records_total{what=\"deployment\",outcome=\"left-out\"} 5",
         "countersign_certificate_reload_failures_total 6",
         "countersign_expiry_timestamp_seconds{what=\"ca/intermediate\"} 0",
+        "countersign_witness_entries{witness=\"w1\"} 9",
+        "countersign_witness_seconds_count{witness=\"w1\"} 1",
+        "countersign_witness_failures_total{witness=\"w2\",reason=\"unreachable\"} 1",
+        "countersign_witness_quorum{mode=\"require\"} 1",
         "# EOF",
     ] {
         assert!(page.lines().any(|have| have == line), "{line} is not in\n{page}");

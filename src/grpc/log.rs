@@ -61,6 +61,11 @@ pub(super) fn refusal(error: &LogError) -> Status {
             if matches!(error, LogError::DiskFull(_)) { "DISK_FULL" } else { "LOG_BUSY" },
             error.retry_after().unwrap_or(std::time::Duration::from_secs(1)),
         ),
+        LogError::Unwitnessed(_) => status::unavailable(
+            &error.to_string(),
+            "LOG_UNWITNESSED",
+            error.retry_after().unwrap_or(std::time::Duration::from_secs(1)),
+        ),
         _ => status::internal(error),
     }
 }

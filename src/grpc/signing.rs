@@ -238,6 +238,11 @@ fn refusal(error: SigningError) -> Status {
             "LOG_BUSY",
             full.retry_after().unwrap_or(Duration::from_millis(100)),
         ),
+        SigningError::Log(late @ LogError::Unwitnessed(_)) => status::unavailable(
+            &late.to_string(),
+            "LOG_UNWITNESSED",
+            late.retry_after().unwrap_or(Duration::from_secs(1)),
+        ),
         SigningError::Log(LogError::Broken(_) | LogError::Closed) => status::unavailable(
             "the log stopped writing after a failure; the service must be restarted",
             "LOG_READ_ONLY",

@@ -109,13 +109,15 @@ impl Log {
     /// origin. Its last head is final; it can be read and proven for ever. Blocks until then.
     ///
     /// # Errors
-    /// [`LogError::Broken`] if the log cannot write; it is not frozen then.
+    /// [`LogError::Broken`] if the log cannot write, [`LogError::Unwitnessed`] if its last head was not cosigned in time;
+    /// it is closed then, and not frozen.
     pub fn freeze(&self, successor: &str) -> Result<Head, LogError> {
         self.close();
         let shared = &self.0.shared;
         if shared.is_broken() {
             return Err(LogError::Broken(shared.broken_reason()));
         }
+        self.check_all_shown()?;
         let mut batch = Batch::default();
         shared.store.put_meta(&mut batch, FROZEN, successor.as_bytes())?;
         shared.store.commit(batch)?;

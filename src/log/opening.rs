@@ -11,6 +11,7 @@ use super::{
     chain::FROZEN,
     sequencer::Sequencer,
     snapshot::{Head, Reader, Snapshot},
+    witnessing,
     writer::{Publisher, Writer},
 };
 use crate::{
@@ -73,7 +74,7 @@ pub(super) fn head_of(store: &Store, key: &VerifierKey) -> Result<Head, LogError
 }
 
 /// Rebuilds the partial tiles from the last leaves and full tiles.
-fn partial_tiles(store: &Store, size: u64) -> Result<Vec<Vec<Hash>>, LogError> {
+pub(super) fn partial_tiles(store: &Store, size: u64) -> Result<Vec<Vec<Hash>>, LogError> {
     let mut partial = Vec::new();
     for level in 0_u8..8 {
         let nodes = size >> (u32::from(level) * tile::HEIGHT);
@@ -150,7 +151,7 @@ pub(super) fn open(
     dir: &Path,
     public: [u8; 32],
     sign: impl Fn(&[u8]) -> [u8; 64] + Send + Sync + 'static,
-    options: Options,
+    mut options: Options,
 ) -> Result<Log, LogError> {
     let (store, mut anchor) = if options.skips.home_unsafe {
         Store::open_copy_unsafe(dir, options.room)?
@@ -177,25 +178,40 @@ pub(super) fn open(
     }
     let snapshot = Arc::new(snapshot);
     let frozen = store.meta(FROZEN)?.map(|origin| String::from_utf8_lossy(&origin).into_owned());
-    let shared = Arc::new(Shared::new(store, Arc::clone(&snapshot), options));
+    let witnesses = options.witness.take();
+    let shown = match &witnesses {
+        Some(config) => witnessing::visible(config, dir, &store, &key, &snapshot)?,
+        None => None,
+    };
+    let visible = shown.clone().unwrap_or_else(|| Arc::clone(&snapshot));
+    let shared = Arc::new(Shared::new(store, visible, options));
+    let started = witnesses.map(|config| witnessing::start(config, dir, &shared, &snapshot, shown, frozen.is_some()));
+    let (witnessing, asking) = started.transpose()?.unzip();
     if let Some(successor) = frozen {
         shared.queue.close();
         shared.frozen.get_or_init(|| successor);
-        return Ok(Log(Arc::new(Inner { shared, origin: key.name().into(), key, threads: Vec::new().into() })));
+        drop(witnessing);
+        return Ok(Log(Arc::new(Inner {
+            shared,
+            origin: key.name().into(),
+            key,
+            threads: asking.into_iter().collect::<Vec<_>>().into(),
+        })));
     }
     // The sequencer hands over only to a free writer; the writer may be one batch ahead of the anchor's sync.
     let (to_writer, sealed) = mpsc::sync_channel(1);
     let (to_publisher, written) = mpsc::sync_channel(1);
     let sequencer = Sequencer::new(Arc::clone(&shared), key.clone(), Box::new(sign), (snapshot, frontier), to_writer);
     let writer = Writer { shared: Arc::clone(&shared), sealed, publisher: to_publisher };
-    let publisher = Publisher { shared: Arc::clone(&shared), anchor, written };
+    let publisher = Publisher { shared: Arc::clone(&shared), anchor, written, witnessing };
     let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
         thread::Builder::new().name(name.to_owned()).spawn(run).map_err(|source| LogError::Broken(source.to_string()))
     };
-    let threads = vec![
+    let mut threads = vec![
         spawn("log-sequencer", Box::new(move || sequencer.run()))?,
         spawn("log-writer", Box::new(move || writer.run()))?,
         spawn("log-publisher", Box::new(move || publisher.run()))?,
     ];
+    threads.extend(asking);
     Ok(Log(Arc::new(Inner { shared, origin: key.name().into(), key, threads: threads.into() })))
 }

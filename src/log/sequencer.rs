@@ -16,7 +16,8 @@
 //! 5. The publisher writes and syncs the anchor, while the writer is at the next batch. Crash before: the database is
 //!    ahead of the anchor, which opening accepts (see `store::anchor`).
 //! 6. The publisher makes the head visible and answers. From here on the batch may never be missing. The caller makes
-//!    its own proof from the nodes of the batch, which all callers of the batch share, and reads no disk for it.
+//!    its own proof from the nodes of the batch, which all callers of the batch share, and reads no disk for it. Where
+//!    witnesses are required, the publisher hands the batch over instead, and `witnessing` does this once it has a quorum.
 //!
 //! After a step failed the log is *broken*: nothing more is written, every append is refused, reads go on with the last
 //! published head. Opening anew decides from what is on disk. A disk that is too full is not a failure: it is noticed

@@ -10,6 +10,7 @@ use super::{
     LogError, Shared,
     sequencer::{Answer, Ending, Reply, Step, refuse},
     snapshot::Snapshot,
+    witnessing,
 };
 use crate::{
     store::{Batch, StoreError, anchor::Anchor},
@@ -33,7 +34,8 @@ impl Sealed {
         refuse(reason, self.replies.into_iter().map(|(reply, _)| reply));
     }
 
-    fn answer(self) {
+    /// Answers everybody under `self.snapshot`.
+    pub(super) fn answer(self) {
         for (reply, indexes) in self.replies {
             let (snapshot, delta) = (Arc::clone(&self.snapshot), self.delta.clone());
             // A caller that went away needs no answer.
@@ -89,6 +91,7 @@ pub(super) struct Publisher {
     pub(super) shared: Arc<Shared>,
     pub(super) anchor: Anchor,
     pub(super) written: Receiver<Sealed>,
+    pub(super) witnessing: Option<witnessing::Handle>,
 }
 
 impl Publisher {
@@ -106,7 +109,15 @@ impl Publisher {
                 && let Some(snapshot) = newest
             {
                 match self.anchor(&snapshot) {
-                    Ok(()) => shared.publish(snapshot),
+                    Ok(()) => match &self.witnessing {
+                        Some(stage) if stage.requires() => match stage.hand_over(waiting) {
+                            Ok(()) => continue,
+                            Err(back) => waiting = back,
+                        },
+                        // The same head again (nothing was new) must not take the place of one with cosignatures.
+                        _ if snapshot.head.size == shared.published().head.size => {}
+                        _ => shared.publish(snapshot),
+                    },
                     Err(error) => shared.set_broken(&error.to_string()),
                 }
             }

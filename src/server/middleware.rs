@@ -59,7 +59,7 @@ pub enum Refusal {
 }
 
 /// A refusal in plain text.
-pub(super) fn plain(refusal: &Refusal) -> Response {
+pub fn plain(refusal: &Refusal) -> Response {
     match refusal {
         Refusal::Overloaded => {
             (StatusCode::SERVICE_UNAVAILABLE, [("retry-after", "1")], format!("{OVERLOADED}\n")).into_response()

@@ -18,7 +18,7 @@ use crate::{
     evidence::EvidenceService,
     grpc::log_admin::{Succeed, SuccessionError},
     keys::{KekSource, KeyError, Keyring, LogKey},
-    log::{Log, LogError, Logs, Options},
+    log::{Log, LogError, Logs, Options, witnessing::Witnessing},
     model::TrustedRoot,
     store::Room,
 };
@@ -33,16 +33,20 @@ pub fn directories(data: &Path) -> Vec<PathBuf> {
     (0..).map(|number| directory(data, number)).take_while(|path| path.exists()).collect()
 }
 
-fn open_log(path: &Path, key: LogKey, room: Room) -> Result<Log, LogError> {
-    Log::open(path, key.public_key(), move |note| key.sign(note), Options { room, ..Options::default() })
+fn open_log(path: &Path, key: LogKey, room: Room, witness: Option<Witnessing>) -> Result<Log, LogError> {
+    let options = Options { room, witness, ..Options::default() };
+    Log::open(path, key.public_key(), move |note| key.sign(note), options)
 }
 
-/// Opens all logs that the keyring has keys of.
-pub(super) fn open(config: &Config, keyring: &Keyring) -> anyhow::Result<Logs> {
+/// Opens all logs that the keyring has keys of; the present one with its witnesses.
+pub(super) fn open(config: &Config, keyring: &Keyring, witness: Option<Witnessing>) -> anyhow::Result<Logs> {
     let mut logs = Vec::new();
-    for (number, (origin, key)) in keyring.log_keys().into_iter().enumerate() {
+    let (keys, mut witness) = (keyring.log_keys(), witness);
+    let last = keys.len().saturating_sub(1);
+    for (number, (origin, key)) in keys.into_iter().enumerate() {
         let path = directory(&config.data, number);
-        let log = open_log(&path, key, config.log.room())?;
+        let witness = if number == last { witness.take() } else { None };
+        let log = open_log(&path, key, config.log.room(), witness)?;
         anyhow::ensure!(log.origin() == origin, "{} is the log {}, not {origin}", path.display(), log.origin());
         logs.push(log);
     }
@@ -60,6 +64,8 @@ pub(super) struct Succession {
     pub(super) data: PathBuf,
     pub(super) kek: KekSource,
     pub(super) room: Room,
+    /// Whether nothing may be answered that no witness cosigned.
+    pub(super) witnesses_required: bool,
     pub(super) keyring: Arc<Keyring>,
     pub(super) logs: Logs,
     pub(super) evidence: Arc<EvidenceService>,
@@ -91,6 +97,12 @@ impl Succession {
 
     /// Makes and opens the new log, and lets everyone here trust it, before anything is appended to it.
     fn make(&self, origin: &str) -> Result<Log, SuccessionError> {
+        if self.witnesses_required {
+            let problem = "witnesses are required, and they do not know the new log's key yet: set [witness] mode to \
+                           \"attach_later\", freeze, give the witnesses the new key and the policy file its line, and \
+                           require them again";
+            return Err(SuccessionError::Failed(problem.to_owned()));
+        }
         let path = directory(&self.data, self.keyring.log_keys().len());
         let kek = self.kek.load()?;
         let key = self.keyring.add_log(&self.data, &kek, origin, (self.clock)(), |key| {
@@ -102,7 +114,7 @@ impl Succession {
             }
             Log::create(&path, origin, key.public_key(), |note| key.sign(note)).map_err(failed)
         })?;
-        let log = open_log(&path, key, self.room).map_err(failed)?;
+        let log = open_log(&path, key, self.room, None).map_err(failed)?;
         let trusted_root = self.keyring.trusted_root();
         self.evidence.renew_own_root(Arc::new(TrustedRoot::parse(&trusted_root).map_err(failed)?));
         // For people who copy the file; the service serves it from memory.

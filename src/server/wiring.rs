@@ -17,13 +17,14 @@ use crate::{
     evidence::{EvidenceService, Roots},
     identity::Authenticator,
     keys::Keyring,
-    log::Logs,
+    log::{Logs, witnessing::Witnessing},
     model::{TrustedRoot, limits, policy::PolicySet},
     registry::Registry,
     release::Release,
     rollback::Rollback,
     signing::Signing,
     telemetry::{Metrics, Total},
+    tlog::Policy,
     webhook,
 };
 
@@ -82,7 +83,13 @@ pub(super) struct Faces {
 pub(super) async fn open(config: &Config, clock: Clock) -> anyhow::Result<Parts> {
     let kek = config.kek_source()?.load().context("the key-encryption key cannot be had")?;
     let keyring = Arc::new(Keyring::open(&config.data, &kek)?);
-    let logs = succession::open(config, &keyring)?;
+    let metrics = Metrics::new();
+    let logs = {
+        // Where witnesses are required, this may wait for them.
+        let (config, keyring) = (config.clone(), Arc::clone(&keyring));
+        let witnesses = witnessing(&config, &keyring.log_key().public_key(), &metrics)?;
+        tokio::task::spawn_blocking(move || succession::open(&config, &keyring, witnesses)).await??
+    };
     let registry = Registry::new(config.registry.clone())?;
     let signing = Arc::new(Signing::new(Arc::clone(&keyring), logs.clone(), registry.clone()));
     let mut roots = vec![Arc::new(TrustedRoot::parse(&keyring.trusted_root())?)];
@@ -103,7 +110,6 @@ pub(super) async fn open(config: &Config, clock: Clock) -> anyhow::Result<Parts>
         let (logs, signing, evidence) = (logs.clone(), Arc::clone(&signing), Arc::clone(&evidence));
         Arc::new(tokio::task::spawn_blocking(move || Release::new(logs, signing, evidence)).await??)
     };
-    let metrics = Metrics::new();
     let behind = admission::Parts::new(
         Arc::clone(&evidence),
         registry.clone(),
@@ -135,6 +141,17 @@ pub(super) async fn open(config: &Config, clock: Clock) -> anyhow::Result<Parts>
         rollback,
         admission,
     })
+}
+
+/// Who cosigns the log, if anybody does.
+fn witnessing(config: &Config, log: &[u8; 32], metrics: &Metrics) -> anyhow::Result<Option<Witnessing>> {
+    let (Some(path), Some(mode)) = (&config.witness.policy_file, config.witness.mode) else { return Ok(None) };
+    let in_file = || format!("in {}", path.display());
+    let policy = Policy::parse(&read(path)?).with_context(in_file)?;
+    let ca = config.witness.ca_file.as_deref().map(read).transpose()?;
+    let timeout = Duration::from_millis(config.witness.timeout_ms);
+    let ca = ca.as_deref().map(str::as_bytes);
+    Ok(Some(Witnessing::new(policy, log, mode, timeout, ca, metrics.clone()).with_context(in_file)?))
 }
 
 fn read(path: &Path) -> anyhow::Result<String> {

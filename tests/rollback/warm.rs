@@ -83,7 +83,7 @@ impl House {
         })
         .unwrap();
         let signing = Arc::new(Signing::new(Arc::clone(&keyring), log.clone(), client.clone()));
-        let roots = vec![Arc::new(TrustedRoot::parse(keyring.trusted_root()).unwrap())];
+        let roots = vec![Arc::new(TrustedRoot::parse(&keyring.trusted_root()).unwrap())];
         let evidence = Arc::new(EvidenceService::new(log.clone(), client.clone(), roots, &EvidenceSettings::default()));
         let release = Arc::new(Release::new(log.clone(), Arc::clone(&signing), Arc::clone(&evidence)).unwrap());
         let policies = Arc::new(PolicySet::parse(POLICY).unwrap());
