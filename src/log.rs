@@ -12,6 +12,7 @@ mod opening;
 mod queue;
 mod sequencer;
 mod snapshot;
+mod state;
 pub mod views;
 pub mod witnessing;
 mod writer;
@@ -20,7 +21,7 @@ use std::{
     fmt,
     path::Path,
     sync::{
-        Arc, Mutex, OnceLock, PoisonError, RwLock,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     thread::JoinHandle,
@@ -31,18 +32,20 @@ use tokio::sync::{oneshot, watch};
 
 use crate::{
     model::{Digest, Identity, limits},
-    store::{NoRoom, Room, Store, StoreError},
+    store::{NoRoom, Room, StoreError},
     tlog::{
         CheckpointError, Hash, HashReader as _, NodeId, ProofError, VerifierKey, check_inclusion, leaf_hash, proof,
         prove_consistency, prove_inclusion, root_of, tile,
     },
 };
 pub use chain::{Logs, Position};
-use queue::{Prepared, Queue, Request};
+use queue::{Prepared, Request};
 use sequencer::Answer;
 pub use sequencer::{Damage, Fault, Skips, Step};
 pub use snapshot::Head;
 use snapshot::Snapshot;
+use state::Shared;
+pub use state::Stats;
 use witnessing::Witnessing;
 
 /// Payloads together from this size on are parsed off the async threads, in bytes.
@@ -253,107 +256,6 @@ impl fmt::Debug for Options {
             .field("skips", &self.skips)
             .field("witness", &self.witness.is_some())
             .finish_non_exhaustive()
-    }
-}
-
-/// Counts since the log was opened.
-#[derive(Debug, Default)]
-struct Counters {
-    commits: AtomicU64,
-    anchors: AtomicU64,
-    appended: AtomicU64,
-    duplicates: AtomicU64,
-}
-
-impl Counters {
-    fn entries(&self, asked: usize, new: usize) {
-        let (asked, new) = (u64::try_from(asked).unwrap_or(0), u64::try_from(new).unwrap_or(0));
-        self.appended.fetch_add(new, Ordering::Relaxed);
-        self.duplicates.fetch_add(asked.saturating_sub(new), Ordering::Relaxed);
-    }
-
-    fn commit(&self) {
-        self.commits.fetch_add(1, Ordering::Relaxed);
-    }
-
-    fn anchor(&self) {
-        self.anchors.fetch_add(1, Ordering::Relaxed);
-    }
-}
-
-/// What the log counted since it was opened.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Stats {
-    /// Entries that wait now.
-    pub queued: usize,
-    /// Batches committed.
-    pub commits: u64,
-    /// Syncs to disk: one for each batch, and one for each anchor.
-    pub fsyncs: u64,
-    /// Entries that were new.
-    pub appended: u64,
-    /// Entries that were there already.
-    pub duplicates: u64,
-}
-
-/// What callers, sequencer and publisher share.
-pub(crate) struct Shared {
-    store: Store,
-    queue: Queue,
-    /// Set by the publisher; where there are witnesses, also by the thread that asks them.
-    published: RwLock<Arc<Snapshot>>,
-    sizes: watch::Sender<u64>,
-    broken: OnceLock<String>,
-    /// The successor's origin. Set when the log is frozen or opened so.
-    frozen: OnceLock<String>,
-    counters: Counters,
-    fault: Option<Fault>,
-    damage: Option<Damage>,
-    skips: Skips,
-}
-
-impl Shared {
-    fn new(store: Store, snapshot: Arc<Snapshot>, options: Options) -> Self {
-        Self {
-            store,
-            queue: Queue::new(&options),
-            sizes: watch::Sender::new(snapshot.head.size),
-            published: RwLock::new(snapshot),
-            broken: OnceLock::new(),
-            frozen: OnceLock::new(),
-            counters: Counters::default(),
-            fault: options.fault,
-            damage: options.damage,
-            skips: options.skips,
-        }
-    }
-
-    fn published(&self) -> Arc<Snapshot> {
-        Arc::clone(&self.published.read().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    fn publish(&self, snapshot: Arc<Snapshot>) {
-        let size = snapshot.head.size;
-        *self.published.write().unwrap_or_else(PoisonError::into_inner) = snapshot;
-        self.sizes.send_replace(size);
-    }
-
-    fn is_broken(&self) -> bool {
-        self.broken.get().is_some()
-    }
-
-    fn broken_reason(&self) -> String {
-        self.broken.get().cloned().unwrap_or_else(|| "the service is stopping".to_owned())
-    }
-
-    fn set_broken(&self, reason: &str) {
-        if self.broken.set(reason.to_owned()).is_ok() {
-            tracing::error!(reason, "the log is broken: nothing more is written until the service is restarted");
-        }
-    }
-
-    fn fault(&self, step: Step) -> std::io::Result<()> {
-        self.fault.as_ref().map_or(Ok(()), |fault| fault(step))
     }
 }
 
