@@ -385,7 +385,7 @@ async fn every_call_wants_its_role() {
     for refused in refusals {
         let status = refused.expect_err("nobody known is calling");
         assert_eq!(status.code(), Code::Unauthenticated, "{status:?}");
-        assert_eq!(status.get_details_error_info().unwrap().reason, "UNAUTHENTICATED");
+        assert_eq!(status.get_details_error_info().unwrap().reason, "CREDENTIALS_MISSING");
     }
     assert_eq!(size(&daemon).await, held);
 }

@@ -52,7 +52,7 @@ pub struct Args {
     #[command(subcommand)]
     command: Option<Command>,
     #[command(flatten)]
-    serve: Option<Serve>,
+    serve: Serve,
 }
 
 #[derive(Debug, clap::Subcommand)]
@@ -73,14 +73,15 @@ enum Command {
 #[derive(Debug, clap::Args)]
 struct Serve {
     /// Directory that `countersign witness init` made.
-    #[arg(long, value_name = "DIR")]
-    data: PathBuf,
+    // Optional in the type alone: the subcommands have no use for it.
+    #[arg(long, value_name = "DIR", required = true)]
+    data: Option<PathBuf>,
     /// Where the key-encryption key comes from.
     #[command(flatten)]
     kek: KekArgs,
     /// Address to listen on. Without TLS only a loopback address.
-    #[arg(long, value_name = "ADDR")]
-    listen: SocketAddr,
+    #[arg(long, value_name = "ADDR", required = true)]
+    listen: Option<SocketAddr>,
     /// Verifier key of a log to watch, `origin+id+key`, as in `countersign log status`. Repeat for more.
     #[arg(long = "log", value_name = "VKEY", required = true, value_parser = log_key)]
     logs: Vec<LogKey>,
@@ -133,8 +134,7 @@ pub async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
             eprintln!("countersign: {error:#}");
             Ok(ExitCode::from(2))
         }),
-        (None, Some(args)) => serve(args).await,
-        (None, None) => bail!("say which directory and which logs: `countersign witness --help` has examples"),
+        (None, args) => serve(args).await,
     }
 }
 
@@ -189,24 +189,27 @@ fn init(args: &Init, global: &Global) -> anyhow::Result<ExitCode> {
 }
 
 async fn serve(args: Serve) -> anyhow::Result<ExitCode> {
+    let (Some(data), Some(listen)) = (&args.data, args.listen) else {
+        bail!("say which directory and which logs: `countersign witness --help` has examples")
+    };
     let tls = match (&args.tls_cert, &args.tls_key) {
         (Some(chain), Some(key)) => {
             let files = Certificates::Files { chain: chain.clone(), key: key.clone() };
             Some(Arc::new(ServerTls::new(files, &[])?))
         }
-        _ if args.listen.ip().is_loopback() => None,
-        _ => bail!("{} is not a loopback address, and there is no TLS; give --tls-cert and --tls-key", args.listen),
+        _ if listen.ip().is_loopback() => None,
+        _ => bail!("{listen} is not a loopback address, and there is no TLS; give --tls-cert and --tls-key"),
     };
     let kek = args.kek.source()?.load().context("the key-encryption key cannot be had")?;
-    let witness = Arc::new(Witness::open(&args.data, Cosigner::open(&args.data, &kek)?, args.logs)?);
+    let witness = Arc::new(Witness::open(data, Cosigner::open(data, &kek)?, args.logs)?);
     logging::start();
     let bounds = Bounds {
         connections: CONNECTIONS,
         header_timeout: Duration::from_secs(10),
         drain_timeout: Duration::from_secs(25),
     };
-    let listener = Listener::bind("witness", args.listen, tls.clone(), bounds).await.map_err(|error| {
-        anyhow!("cannot listen on {}: {}; free it, or give another --listen", args.listen, error.root_cause())
+    let listener = Listener::bind("witness", listen, tls.clone(), bounds).await.map_err(|error| {
+        anyhow!("cannot listen on {listen}: {}; free it, or give another --listen", error.root_cause())
     })?;
     let scheme = if tls.is_some() { "https" } else { "http" };
     eprintln!("listening: witness {scheme}://{}", listener.address());
