@@ -2,7 +2,7 @@
 //!
 //! Where a peer is known to answer differently, the test says so and why; everywhere else the answers must agree.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, panic::catch_unwind};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use countersign::tlog::{
@@ -215,10 +215,12 @@ fn a_stranger_s_client_proves_everything_from_our_tiles() {
     }
 }
 
-/// Both parsers on one path, ours and theirs with its height put in.
+/// Both parsers on one path, ours and theirs with its height put in. Theirs panics where it means to refuse an empty tile
+/// or a level that no tree has.
 fn both_parse(path: &str) -> (Option<TilePath>, Option<tlog_tiles::Tile>) {
     let foreign = path.strip_prefix("tile/").map(|rest| format!("tile/8/{}", rest.replacen("entries/", "data/", 1)));
-    (path.parse().ok(), foreign.and_then(|path| tlog_tiles::Tile::from_path(&path).ok()))
+    let theirs = foreign.and_then(|path| catch_unwind(|| tlog_tiles::Tile::from_path(&path)).ok()?.ok());
+    (path.parse().ok(), theirs)
 }
 
 proptest! {
@@ -236,8 +238,6 @@ proptest! {
             // `data` is no word of C2SP's.
             prop_assume!(!path.starts_with("tile/data"));
             let (ours, theirs) = both_parse(&path);
-            // Theirs also takes empty tiles and levels that no tree has.
-            let theirs = theirs.filter(|tile| tile.width() > 0 && tile.level() < 64);
             let theirs = theirs.map(|tile| match (tile.is_data(), tile.width() as u16) {
                 (true, width) => TilePath::Entries { index: tile.level_index(), width },
                 (false, width) => TilePath::Hashes { level: tile.level(), index: tile.level_index(), width },
