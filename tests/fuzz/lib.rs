@@ -9,10 +9,13 @@ pub mod bodies;
 #[path = "../../src/tlog"]
 pub mod tlog {
     pub mod checkpoint;
+    pub mod cosignature;
     pub mod hash;
     pub mod note;
+    pub mod policy;
     pub mod proof;
     pub mod receipt;
     pub mod tile;
     pub mod tree;
+    pub mod witness;
 }
