@@ -8,11 +8,16 @@ pub mod audit;
 pub mod backup;
 mod bundle;
 pub mod chain;
+pub mod facts;
 mod opening;
 mod queue;
+pub mod rebuild;
+pub mod search;
 mod sequencer;
 mod snapshot;
 mod state;
+mod tiles;
+mod times;
 pub mod views;
 pub mod witnessing;
 mod writer;
@@ -31,11 +36,11 @@ use std::{
 use tokio::sync::{oneshot, watch};
 
 use crate::{
-    model::{Digest, Identity, limits},
+    model::limits,
     store::{NoRoom, Room, StoreError},
     tlog::{
         CheckpointError, Hash, HashReader as _, NodeId, ProofError, VerifierKey, check_inclusion, leaf_hash, proof,
-        prove_consistency, prove_inclusion, root_of, tile,
+        prove_consistency, prove_inclusion, root_of,
     },
 };
 pub use chain::{Logs, Position};
@@ -46,6 +51,7 @@ pub use snapshot::Head;
 use snapshot::Snapshot;
 use state::Shared;
 pub use state::Stats;
+pub use views::View;
 use witnessing::Witnessing;
 
 /// Payloads together from this size on are parsed off the async threads, in bytes.
@@ -84,31 +90,6 @@ pub struct Entry {
     pub leaf: Vec<u8>,
     /// Its payload, if one was given and not erased.
     pub payload: Option<Vec<u8>>,
-}
-
-/// What entries can be found by.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum View {
-    /// Every entry.
-    All,
-    /// Entries that speak about a digest.
-    Digest(Digest),
-    /// Entries that are evidence about a digest for the judge: what is in [`View::Digest`] without the records of our
-    /// own services about it, of which there may be very many.
-    Evidence(Digest),
-    /// Entries with a subject of this name, as in `registry/repository:tag`.
-    Name(String),
-    /// Entries whose certificate names this identity.
-    Identity(Identity),
-    /// Entries with this predicate type; message signatures count as image signatures.
-    PredicateType(String),
-    /// Deployments, health, approvals and readiness of a service in an environment.
-    Service {
-        /// The service.
-        service: String,
-        /// The environment.
-        environment: String,
-    },
 }
 
 /// What the log refuses or suffers from.
@@ -182,6 +163,11 @@ pub enum LogError {
     /// Stored bytes contradict each other.
     #[error("log is damaged: {0}; stop the service, run `countersign log fsck`, and restore from a backup")]
     Damaged(String),
+    /// The rows by which entries are found are not all there, or of another format.
+    #[error(
+        "this log cannot be used as it is: {0}. Stop the service and run `countersign log rebuild-views --data DIR`"
+    )]
+    Views(String),
     /// A proof cannot be made.
     #[error(transparent)]
     Proof(#[from] ProofError),
@@ -447,48 +433,6 @@ impl Log {
         prove_consistency(from, to, &snapshot.reader(&self.0.shared.store))
     }
 
-    /// Indexes of entries in the view, ascending, from `from` on, at most `limit`.
-    pub fn find(&self, view: &View, from: u64, limit: usize) -> Result<Vec<u64>, LogError> {
-        let size = self.size();
-        match views::prefix(view) {
-            None => Ok((from..size).take(limit).collect()),
-            Some(prefix) => Ok(self.0.shared.store.rows(&prefix, from, size, limit, false)?),
-        }
-    }
-
-    /// The newest `limit` indexes of the view, descending, below `before`.
-    pub fn newest(&self, view: &View, before: u64, limit: usize) -> Result<Vec<u64>, LogError> {
-        let before = before.min(self.size());
-        match views::prefix(view) {
-            None => Ok((0..before).rev().take(limit).collect()),
-            Some(prefix) => Ok(self.0.shared.store.rows(&prefix, 0, before, limit, true)?),
-        }
-    }
-
-    /// The bytes of the hash tile (`level`, `index`) at `width` (256 is full), for `tile/<L>/<N>[.p/<W>]`.
-    pub fn tile(&self, level: u8, index: u64, width: u16) -> Result<Vec<u8>, LogError> {
-        let hashes = self.0.shared.published().reader(&self.0.shared.store).tile(level, index)?;
-        let hashes = hashes.get(..usize::from(width)).filter(|hashes| !hashes.is_empty());
-        hashes.map(|hashes| hashes.as_flattened().to_vec()).ok_or(LogError::NotFound)
-    }
-
-    /// The bytes of the entry bundle `index` at `width` (256 is full), for `tile/entries/<N>[.p/<W>]`.
-    pub fn entry_bundle(&self, index: u64, width: u16) -> Result<Vec<u8>, LogError> {
-        if width == 0 || width > tile::width_in(self.size(), 0, index) {
-            return Err(LogError::NotFound);
-        }
-        let leaves = self.0.shared.store.leaves(index.saturating_mul(256), usize::from(width))?;
-        let mut bundle = Vec::new();
-        for leaf in &leaves {
-            tile::push_entry(&mut bundle, leaf).ok_or_else(|| LogError::Damaged("a leaf is too long".to_owned()))?;
-        }
-        if leaves.len() == usize::from(width) {
-            Ok(bundle)
-        } else {
-            Err(LogError::Damaged(format!("leaves of bundle {index} are missing")))
-        }
-    }
-
     /// Follows the published size.
     pub fn watch(&self) -> watch::Receiver<u64> {
         self.0.shared.sizes.subscribe()
@@ -562,7 +506,8 @@ fn check_drafts(drafts: &[Draft]) -> Result<(), LogError> {
 
 fn prepare(draft: Draft) -> Prepared {
     let hash = leaf_hash(&draft.leaf);
-    Prepared { hash, rows: views::rows(&draft.payload), leaf: draft.leaf, payload: draft.payload }
+    let rows = views::rows(&draft.leaf, Some(&draft.payload));
+    Prepared { hash, rows, leaf: draft.leaf, payload: draft.payload }
 }
 
 async fn off_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, LogError> {

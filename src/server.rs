@@ -5,8 +5,9 @@
 //! - *webhook*: admission reviews.
 //! - *operations*: metrics and health, plain HTTP; keep it off the network.
 //!
-//! Stopping: readiness fails first; then no listener accepts, HTTP/2 clients get GOAWAY and HTTP/1.1 clients
-//! `Connection: close`; requests under way have `limits.drain_timeout_s`; then the log is closed.
+//! Stopping: readiness fails first, and streams that would not end by themselves are ended; then no listener accepts,
+//! HTTP/2 clients get GOAWAY and HTTP/1.1 clients `Connection: close`; requests under way have
+//! `limits.drain_timeout_s`; then the log is closed.
 
 mod auth;
 mod health;
@@ -16,17 +17,11 @@ mod middleware;
 mod operations;
 mod public;
 pub mod succession;
+pub mod tiles;
 pub mod tls;
 mod wiring;
 
-use std::{
-    net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use jiff::Timestamp;
@@ -48,17 +43,22 @@ const CERTIFICATE_POLL: Duration = Duration::from_secs(2);
 
 /// Whether the service should still be sent requests; shared by all health answers.
 #[derive(Debug, Clone, Default)]
-pub struct Stopping(Arc<AtomicBool>);
+pub struct Stopping(Arc<watch::Sender<bool>>);
 
 impl Stopping {
     /// From now on readiness fails.
     pub fn begin(&self) {
-        self.0.store(true, Ordering::SeqCst);
+        self.0.send_replace(true);
     }
 
     /// Whether the service is on its way down.
     pub fn has_begun(&self) -> bool {
-        self.0.load(Ordering::SeqCst)
+        *self.0.borrow()
+    }
+
+    /// Turns true when the service is on its way down: for whoever holds a stream open.
+    pub fn subscribe(&self) -> watch::Receiver<bool> {
+        self.0.subscribe()
     }
 }
 

@@ -7,11 +7,11 @@
 //! <dir>/            0700
 //!   anchor          see anchor.rs; its lock is what keeps a second process out
 //!   db/             RocksDB
-//!     meta          format, origin, key, head (the signed checkpoint)
+//!     meta          format, origin, key, head (the signed checkpoint), the state of the views
 //!     leaves        u64be index -> leaf bytes
 //!     tiles         u8 level, u64be index -> 8 KiB; full tiles only, each written once. Partial tiles are derived.
 //!     payloads      u64be index -> payload; over 4 KiB in blob files, which compaction never rewrites
-//!     views         row prefix, u64be index -> nothing
+//!     views         term, u64be index -> nothing; or kind of fact, u64be index, fact -> nothing; see views.rs
 //!     dedup         leaf hash -> u64be index, u8 whether a payload was given
 //!     erased        u64be index -> nothing; whose payload was erased
 //! ```
@@ -69,6 +69,7 @@ mod erase;
 mod options;
 mod room;
 mod shim;
+pub mod views;
 
 use std::{
     fs, io,
@@ -343,11 +344,7 @@ impl Store {
         if !entry.payload.is_empty() {
             self.put(batch, PAYLOADS, &key, entry.payload)?;
         }
-        let views = self.family(VIEWS)?;
-        for row in entry.rows {
-            batch.0.put_cf(views, [row.as_slice(), &key].concat(), []);
-        }
-        Ok(())
+        self.put_rows(batch, index, entry.rows)
     }
 
     /// Adds a full tile.
@@ -520,7 +517,7 @@ pub struct NewEntry<'a> {
     pub hash: &'a [u8; 32],
     /// The payload; empty for none.
     pub payload: &'a [u8],
-    /// Row prefixes of the views.
+    /// Rows of the views, without the index.
     pub rows: &'a [Vec<u8>],
 }
 

@@ -205,16 +205,21 @@ roles = {ROLES}
 
     /// Runs a client command against the running service as `name`.
     pub fn cli(&self, name: &str, args: &[&str]) -> Output {
+        self.command(name, args).output().unwrap()
+    }
+
+    /// A client command against the running service as `name`, not yet run.
+    pub fn command(&self, name: &str, args: &[&str]) -> Command {
         let (certificate, key) = self.client(name);
-        Command::new(binary())
+        let mut command = Command::new(binary());
+        command
             .args(args)
             .env("COUNTERSIGN_SERVER", format!("https://localhost:{}", self.public))
             .env("COUNTERSIGN_CA_FILE", self.ca())
             .env("COUNTERSIGN_CLIENT_CERT", certificate)
             .env("COUNTERSIGN_CLIENT_KEY", key)
-            .stdin(Stdio::null())
-            .output()
-            .unwrap()
+            .stdin(Stdio::null());
+        command
     }
 
     pub fn trusted_root(&self) -> PathBuf {

@@ -53,7 +53,7 @@ fn names_roles<T: std::fmt::Debug>(what: &str, result: Result<T, Status>, wanted
 
 async fn size(daemon: &Daemon) -> u64 {
     let mut log = LogServiceClient::new(daemon.channel("builder").await);
-    log.get_checkpoint(v1::GetCheckpointRequest {}).await.unwrap().into_inner().size
+    log.get_checkpoint(v1::GetCheckpointRequest::default()).await.unwrap().into_inner().size
 }
 
 fn deployment() -> v1::RecordDeploymentRequest {

@@ -19,9 +19,7 @@ use std::{
 };
 
 use countersign::{
-    grpc::v1::{
-        self, log_service_client::LogServiceClient, search_request::By, signing_service_client::SigningServiceClient,
-    },
+    grpc::v1::{self, log_service_client::LogServiceClient, signing_service_client::SigningServiceClient},
     model::{Digest, Statement},
 };
 use rustls_pki_types::{CertificateDer, pem::PemObject as _};
@@ -156,11 +154,14 @@ impl Service {
     /// The statements of one predicate type in the log, oldest first.
     pub async fn logged(&self, predicate_type: &str) -> Vec<Statement> {
         let mut client = LogServiceClient::new(self.house.channel("builder").await);
-        let search = v1::SearchRequest { by: Some(By::PredicateType(predicate_type.to_owned())), ..Default::default() };
+        let search = v1::SearchRequest {
+            filter: Some(v1::EntryFilter { predicate_type: Some(predicate_type.to_owned()), ..Default::default() }),
+            ..Default::default()
+        };
         let indexes = client.search(search).await.unwrap().into_inner().indexes;
         let mut statements = Vec::new();
         for index in indexes {
-            let request = v1::GetEntryRequest { index, with_payload: true };
+            let request = v1::GetEntryRequest { index, with_payload: true, ..Default::default() };
             let entry = client.get_entry(request).await.unwrap().into_inner().entry.unwrap();
             let bundle = countersign::model::verify::parse_bundle(&entry.payload).unwrap();
             statements.push(countersign::model::verify::unverified_statement(&bundle).unwrap());

@@ -27,7 +27,7 @@ fn attest(predicate_type: &str, predicate: &str) -> v1::AttestRequest {
 
 async fn size(daemon: &Daemon) -> u64 {
     let mut log = LogServiceClient::new(daemon.channel("builder").await);
-    log.get_checkpoint(v1::GetCheckpointRequest {}).await.unwrap().into_inner().size
+    log.get_checkpoint(v1::GetCheckpointRequest::default()).await.unwrap().into_inner().size
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -429,13 +429,14 @@ fn as_json(answer: &v1::VerifyResponse, decision: Decision) -> serde_json::Value
     })
 }
 
-fn read_text(path: &Path, what: &str) -> anyhow::Result<String> {
+/// Reads a text file of at most [`limits::DOCUMENT`] bytes.
+pub(crate) fn read_text(path: &Path, what: &str) -> anyhow::Result<String> {
     let bytes = read_bounded(path, limits::DOCUMENT).with_context(|| format!("{what} {}", path.display()))?;
     String::from_utf8(bytes).with_context(|| format!("{what} {} is not text", path.display()))
 }
 
 /// Reads a file that may have at most `most` bytes.
-fn read_bounded(path: &Path, most: usize) -> anyhow::Result<Vec<u8>> {
+pub(crate) fn read_bounded(path: &Path, most: usize) -> anyhow::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let limit = u64::try_from(most).unwrap_or(u64::MAX);
     File::open(path)?.take(limit.saturating_add(1)).read_to_end(&mut bytes)?;

@@ -1,52 +1,94 @@
-//! `LogService`: reads of the transparency log. Translates and delegates.
+//! `LogService`: reads of the transparency logs. Translates and delegates.
 
-use std::pin::Pin;
+mod filter;
+mod messages;
+mod watch;
 
-use futures_util::Stream;
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
+use std::{
+    collections::HashMap,
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use futures_util::{Stream, stream};
 use tonic::{Request, Response, Status};
 
 use super::{
     auth::authorize,
-    convert, status,
-    v1::{self, log_service_server::LogService, log_service_server::LogServiceServer, search_request::By},
+    status,
+    v1::{self, log_service_server::LogService, log_service_server::LogServiceServer},
 };
 use crate::{
-    log::{Log, LogError, View},
-    model::{Identity, Role, limits},
+    log::{
+        Log, LogError, Logs,
+        search::{Filter, Finder, Order},
+    },
+    model::{Role, limits},
 };
+use watch::{Watch, Watchers};
 
 /// Who may read.
 const READERS: [Role; 4] = [Role::Auditor, Role::Operator, Role::Builder, Role::Verifier];
-/// Entries in one page unless asked otherwise, and at most.
+/// Entries in one page unless asked otherwise.
 const PAGE: usize = 100;
-const MOST_PAGE: usize = 1_000;
-/// Entries read ahead of a watcher.
-const AHEAD: usize = 32;
+/// After so long without a message a watcher is told how far the log was looked at.
+const SILENCE: Duration = Duration::from_secs(10);
 
-/// The face of the log.
+/// The face of the logs.
 #[derive(Debug, Clone)]
 pub struct LogFace {
-    /// The log that is read.
-    pub log: Log,
+    logs: Logs,
+    /// By origin. They remember what they learnt of their log.
+    finders: Arc<Mutex<HashMap<String, Finder>>>,
+    watchers: Arc<Watchers>,
+    stopping: tokio::sync::watch::Receiver<bool>,
+    silence: Duration,
 }
 
 impl LogFace {
-    /// As a tonic service.
-    pub fn into_server(self) -> LogServiceServer<Self> {
-        LogServiceServer::new(self).max_encoding_message_size(limits::GRPC_MESSAGE + limits::LEAF + 4096)
+    /// A face over `logs`. Watchers are sent home once `stopping` turns true.
+    pub fn new(logs: Logs, stopping: tokio::sync::watch::Receiver<bool>) -> Self {
+        Self { logs, finders: Arc::default(), watchers: Arc::default(), stopping, silence: SILENCE }
     }
 
-    /// Runs a read off the async threads.
-    async fn read<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&Log) -> Result<T, LogError> + Send + 'static,
-    ) -> Result<T, Status> {
-        let log = self.log.clone();
-        let done = tokio::task::spawn_blocking(move || work(&log)).await;
-        done.map_err(|source| status::internal(&source))?.map_err(|error| refusal(&error))
+    /// The same face with another patience before signs of progress are sent.
+    #[must_use]
+    pub fn with_silence(self, silence: Duration) -> Self {
+        Self { silence, ..self }
     }
+
+    /// As a tonic service.
+    pub fn into_server(self) -> LogServiceServer<Self> {
+        LogServiceServer::new(self).max_encoding_message_size(limits::GRPC_MESSAGE + limits::LEAF + 16 * 1024)
+    }
+
+    /// The log of an origin; empty is the present one.
+    #[allow(clippy::result_large_err, reason = "tonic's own error type")]
+    fn log(&self, origin: &str) -> Result<Log, Status> {
+        if origin.is_empty() {
+            return Ok(self.logs.present());
+        }
+        self.logs.of(origin).ok_or_else(|| {
+            let origins: Vec<_> = self.logs.all().iter().map(|log| log.origin().to_owned()).collect();
+            status::not_found(&format!("this instance has no log of that origin; it has {}", origins.join(", ")))
+        })
+    }
+
+    #[allow(clippy::result_large_err, reason = "tonic's own error type")]
+    fn finder(&self, origin: &str) -> Result<Finder, Status> {
+        let log = self.log(origin)?;
+        let mut finders = self.finders.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(finders.entry(log.origin().to_owned()).or_insert_with(|| Finder::new(log)).clone())
+    }
+}
+
+/// Runs a read off the async threads.
+async fn off_thread<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, LogError> + Send + 'static,
+) -> Result<T, Status> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|source| status::internal(&source))?.map_err(|error| refusal(&error))
 }
 
 /// The status of a log's error.
@@ -59,74 +101,53 @@ pub(super) fn refusal(error: &LogError) -> Status {
         LogError::Full | LogError::Closed | LogError::DiskFull(_) => status::unavailable(
             &error.to_string(),
             if matches!(error, LogError::DiskFull(_)) { "DISK_FULL" } else { "LOG_BUSY" },
-            error.retry_after().unwrap_or(std::time::Duration::from_secs(1)),
+            error.retry_after().unwrap_or(Duration::from_secs(1)),
         ),
         LogError::Unwitnessed(_) => status::unavailable(
             &error.to_string(),
             "LOG_UNWITNESSED",
-            error.retry_after().unwrap_or(std::time::Duration::from_secs(1)),
+            error.retry_after().unwrap_or(Duration::from_secs(1)),
         ),
         _ => status::internal(error),
     }
 }
 
-fn receipt(receipt: crate::log::Receipt) -> v1::Receipt {
-    v1::Receipt {
-        index: receipt.index,
-        tree_size: receipt.tree_size,
-        root: receipt.root.to_vec().into(),
-        proof: receipt.proof.iter().map(|hash| hash.to_vec().into()).collect(),
-        checkpoint: receipt.checkpoint.to_string(),
-    }
-}
-
-fn entry(entry: crate::log::Entry, with_payload: bool) -> v1::LogEntry {
-    let payload = entry.payload.filter(|_| with_payload).unwrap_or_default();
-    v1::LogEntry { index: entry.index, leaf: entry.leaf.into(), payload: payload.into() }
-}
-
-#[allow(clippy::result_large_err, reason = "tonic's own error type")]
-fn text(field: &str, value: String, most: usize) -> Result<String, Status> {
-    match value.len() {
-        0 => Err(status::invalid(field, &"must not be empty")),
-        length if length > most => Err(status::invalid(field, &format!("has {length} bytes; the limit is {most}"))),
-        _ => Ok(value),
-    }
-}
-
-#[allow(clippy::result_large_err, reason = "tonic's own error type")]
-fn view(by: Option<By>) -> Result<View, Status> {
-    Ok(match by {
-        None => View::All,
-        Some(By::Digest(digest)) => View::Digest(convert::digest("digest", &digest)?),
-        Some(By::Name(name)) => View::Name(text("name", name, limits::NAME)?),
-        Some(By::Identity(identity)) => View::Identity(Identity {
-            subject: text("identity.subject", identity.subject, limits::URI)?,
-            issuer: text("identity.issuer", identity.issuer, limits::URI)?,
-        }),
-        Some(By::PredicateType(uri)) => View::PredicateType(text("predicate_type", uri, limits::URI)?),
-        Some(By::Service(of)) => View::Service {
-            service: text("service.service", of.service, limits::NAME)?,
-            environment: text("service.environment", of.environment, limits::NAME)?,
-        },
-    })
-}
-
 /// One page of a search.
-fn search(log: &Log, view: &View, from: u64, limit: usize, newest_first: bool) -> Result<v1::SearchResponse, LogError> {
-    // The size first: what is published while we look may be in the answer, but the answer does not claim it.
-    let complete_to_size = log.size();
-    let mut indexes = if newest_first {
-        let before = if from == 0 { complete_to_size } else { from };
-        log.newest(view, before, limit)?
-    } else {
-        log.find(view, from, limit)?
+fn search(
+    finder: &Finder,
+    filter: &Filter,
+    from: Option<u64>,
+    limit: usize,
+    order: Order,
+    with_summaries: bool,
+) -> Result<v1::SearchResponse, LogError> {
+    let page = finder.page(filter, from, limit, order)?;
+    let mut answer = v1::SearchResponse {
+        indexes: page.indexes,
+        complete_to_size: page.complete_to_size,
+        next_index: page.next,
+        without_time: page.without_time,
+        summaries: Vec::new(),
     };
-    indexes.retain(|index| *index < complete_to_size);
-    let last = indexes.last().copied().filter(|_| indexes.len() == limit);
-    let next_index =
-        last.and_then(|last| if newest_first { Some(last).filter(|last| *last > 0) } else { last.checked_add(1) });
-    Ok(v1::SearchResponse { indexes, complete_to_size, next_index })
+    if with_summaries {
+        messages::summarise(finder.log(), &mut answer, order)?;
+    }
+    Ok(answer)
+}
+
+/// A consistency proof with the roots that it leads between.
+fn consistency(log: &Log, from_size: u64, to_size: u64) -> Result<v1::GetConsistencyProofResponse, LogError> {
+    let head = log.head();
+    let to_size = if to_size == 0 { head.size } else { to_size };
+    let proof = log.consistency(from_size, to_size)?;
+    Ok(v1::GetConsistencyProofResponse {
+        from_size,
+        to_size,
+        from_root: log.root_at(from_size)?.to_vec().into(),
+        to_root: log.root_at(to_size)?.to_vec().into(),
+        proof: proof.iter().map(|hash| hash.to_vec().into()).collect(),
+        checkpoint: head.checkpoint.to_string(),
+    })
 }
 
 #[tonic::async_trait]
@@ -136,23 +157,28 @@ impl LogService for LogFace {
         request: Request<v1::GetCheckpointRequest>,
     ) -> Result<Response<v1::GetCheckpointResponse>, Status> {
         authorize(&request, &READERS)?;
-        let head = self.log.head();
+        let log = self.log(&request.into_inner().origin)?;
+        let head = log.head();
         Ok(Response::new(v1::GetCheckpointResponse {
-            origin: self.log.origin().to_owned(),
+            origin: log.origin().to_owned(),
             size: head.size,
             root: head.root.to_vec().into(),
             checkpoint: head.checkpoint.to_string(),
-            verifier_key: self.log.key().vkey(),
+            verifier_key: log.key().vkey(),
+            successor: log.successor().unwrap_or_default().to_owned(),
+            origins: self.logs.all().iter().map(|log| log.origin().to_owned()).collect(),
         }))
     }
 
     async fn get_entry(&self, request: Request<v1::GetEntryRequest>) -> Result<Response<v1::GetEntryResponse>, Status> {
         authorize(&request, &READERS)?;
-        let v1::GetEntryRequest { index, with_payload } = request.into_inner();
-        let (found, proven) = self.read(move |log| Ok((log.entry(index)?, log.receipt(index)?))).await?;
+        let v1::GetEntryRequest { index, with_payload, origin } = request.into_inner();
+        let log = self.log(&origin)?;
+        let (found, proven) = off_thread(move || Ok((log.entry(index)?, log.receipt(index)?))).await?;
         Ok(Response::new(v1::GetEntryResponse {
-            entry: Some(entry(found, with_payload)),
-            receipt: Some(receipt(proven)),
+            summary: Some(messages::summary(&found)),
+            entry: Some(messages::entry(found, with_payload)),
+            receipt: Some(messages::receipt(proven)),
         }))
     }
 
@@ -161,9 +187,10 @@ impl LogService for LogFace {
         request: Request<v1::GetInclusionProofRequest>,
     ) -> Result<Response<v1::GetInclusionProofResponse>, Status> {
         authorize(&request, &READERS)?;
-        let index = request.into_inner().index;
-        let proven = self.read(move |log| log.receipt(index)).await?;
-        Ok(Response::new(v1::GetInclusionProofResponse { receipt: Some(receipt(proven)) }))
+        let v1::GetInclusionProofRequest { index, origin } = request.into_inner();
+        let log = self.log(&origin)?;
+        let proven = off_thread(move || log.receipt(index)).await?;
+        Ok(Response::new(v1::GetInclusionProofResponse { receipt: Some(messages::receipt(proven)) }))
     }
 
     async fn get_consistency_proof(
@@ -171,69 +198,48 @@ impl LogService for LogFace {
         request: Request<v1::GetConsistencyProofRequest>,
     ) -> Result<Response<v1::GetConsistencyProofResponse>, Status> {
         authorize(&request, &READERS)?;
-        let v1::GetConsistencyProofRequest { from_size, to_size } = request.into_inner();
-        let answer = self.read(move |log| {
-            let head = log.head();
-            let to_size = if to_size == 0 { head.size } else { to_size };
-            let proof = log.consistency(from_size, to_size)?;
-            Ok(v1::GetConsistencyProofResponse {
-                from_size,
-                to_size,
-                from_root: log.root_at(from_size)?.to_vec().into(),
-                to_root: log.root_at(to_size)?.to_vec().into(),
-                proof: proof.iter().map(|hash| hash.to_vec().into()).collect(),
-                checkpoint: head.checkpoint.to_string(),
-            })
-        });
-        Ok(Response::new(answer.await?))
+        let v1::GetConsistencyProofRequest { from_size, to_size, origin } = request.into_inner();
+        let log = self.log(&origin)?;
+        off_thread(move || consistency(&log, from_size, to_size)).await.map(Response::new)
+    }
+
+    async fn get_receipt(
+        &self,
+        request: Request<v1::GetReceiptRequest>,
+    ) -> Result<Response<v1::GetReceiptResponse>, Status> {
+        authorize(&request, &READERS)?;
+        let v1::GetReceiptRequest { index, origin } = request.into_inner();
+        let log = self.log(&origin)?;
+        let (entry, proven) = off_thread(move || Ok((log.entry(index)?, log.receipt(index)?))).await?;
+        let receipt = crate::tlog::Receipt::new(index, proven.proof, &proven.checkpoint)
+            .map_err(|source| status::internal(&source))?;
+        Ok(Response::new(v1::GetReceiptResponse { receipt: receipt.to_string(), leaf: entry.leaf.into() }))
     }
 
     async fn search(&self, request: Request<v1::SearchRequest>) -> Result<Response<v1::SearchResponse>, Status> {
         authorize(&request, &READERS)?;
-        let v1::SearchRequest { by, from_index, limit, newest_first } = request.into_inner();
-        let view = view(by)?;
+        let v1::SearchRequest { filter, from_index, limit, newest_first, with_summaries, origin } =
+            request.into_inner();
+        let filter = filter::parse(filter)?;
         let limit = match usize::try_from(limit).unwrap_or(usize::MAX) {
             0 => PAGE,
-            limit if limit <= MOST_PAGE => limit,
-            _ => return Err(status::invalid("limit", &format!("at most {MOST_PAGE}"))),
+            limit if limit <= limits::SEARCH_PAGE => limit,
+            _ => return Err(status::invalid("limit", &format!("at most {}", limits::SEARCH_PAGE))),
         };
-        self.read(move |log| search(log, &view, from_index, limit, newest_first)).await.map(Response::new)
+        let order = if newest_first { Order::NewestFirst } else { Order::OldestFirst };
+        let finder = self.finder(&origin)?;
+        off_thread(move || search(&finder, &filter, from_index, limit, order, with_summaries)).await.map(Response::new)
     }
 
     type WatchStream = Pin<Box<dyn Stream<Item = Result<v1::WatchResponse, Status>> + Send>>;
 
     async fn watch(&self, request: Request<v1::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
-        authorize(&request, &READERS)?;
-        let v1::WatchRequest { from_index, with_payload } = request.into_inner();
-        let (sender, receiver) = mpsc::channel(AHEAD);
-        tokio::spawn(follow(self.clone(), from_index, with_payload, sender));
-        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
-    }
-}
-
-/// Sends entries from `next` on until the watcher goes away, the log closes or a read fails.
-async fn follow(
-    face: LogFace,
-    mut next: u64,
-    with_payload: bool,
-    sender: mpsc::Sender<Result<v1::WatchResponse, Status>>,
-) {
-    let mut sizes = face.log.watch();
-    loop {
-        let size = *sizes.borrow_and_update();
-        while next < size {
-            let index = next;
-            let read = face.read(move |log| log.entry(index)).await;
-            let failed = read.is_err();
-            let message = read.map(|found| v1::WatchResponse { entry: Some(entry(found, with_payload)), size });
-            if sender.send(message).await.is_err() || failed {
-                return;
-            }
-            next += 1;
-        }
-        tokio::select! {
-            () = sender.closed() => return,
-            changed = sizes.changed() => if changed.is_err() { return },
-        }
+        let caller = authorize(&request, &READERS)?;
+        let v1::WatchRequest { from_index, with_payload, filter, origin } = request.into_inner();
+        let (filter, finder) = (filter::parse(filter)?, self.finder(&origin)?);
+        let slot = self.watchers.admit(caller.identity)?;
+        let watch = Watch::new(self, finder, filter, from_index, with_payload, slot);
+        // Pulled, not pushed: the next entry is read when the transport has room for it.
+        Ok(Response::new(Box::pin(stream::unfold(watch, Watch::step))))
     }
 }

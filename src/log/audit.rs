@@ -7,9 +7,13 @@ use std::path::Path;
 
 use sha2::{Digest as _, Sha256};
 
-use super::{Log, LogError, opening, sequencer::add_to_tiles, snapshot::Head, views};
+use super::{Log, LogError, facts, opening, sequencer::add_to_tiles, snapshot::Head, views};
 use crate::{
-    store::{Store, anchor::Anchor},
+    store::{
+        Store,
+        anchor::Anchor,
+        views::{row_index, row_key},
+    },
     tlog::{Delta, EMPTY_ROOT, Hash, VerifierKey, leaf_hash},
 };
 
@@ -164,38 +168,36 @@ impl<'a> Audit<'a> {
 
     /// Checks that a payload is there if one was given and not erased, that the leaf speaks of it, and folds its views.
     fn payload(&mut self, leaf: &[u8], index: u64, given: bool) -> Result<(), LogError> {
-        let Some(payload) = self.store.payload(index)? else {
+        let payload = self.store.payload(index)?;
+        for row in views::rows(leaf, payload.as_deref()) {
+            self.rows.add(&row_key(&row, index));
+        }
+        let Some(payload) = payload else {
             if given && !self.store.is_erased(index)? {
                 self.find(format!("the payload of entry {index} is missing"));
             }
             return Ok(());
         };
-        if let Some(recorded) = views::leaf_digest(leaf)
-            && views::signed_digest(&payload).is_some_and(|signed| signed != recorded)
+        self.report.payloads += 1;
+        if let Some(recorded) = facts::recorded_digest(leaf)
+            && facts::signed_digest(&payload).is_some_and(|signed| signed != recorded)
         {
             self.find(format!("the payload of entry {index} is not the one that its leaf records"));
         }
-        self.fold(&payload, index);
         Ok(())
     }
 
-    fn fold(&mut self, payload: &[u8], index: u64) {
-        self.report.payloads += 1;
-        for mut row in views::rows(payload) {
-            row.extend_from_slice(&index.to_be_bytes());
-            self.rows.add(&row);
-        }
-    }
-
     fn finish(mut self, at: u64) -> Result<Report, LogError> {
+        if let Some(problem) = views::problem(self.store)? {
+            self.find(problem);
+        }
         if at == self.head.size && self.root != self.head.root {
             self.find("the leaves give another root than the signed checkpoint".to_owned());
         }
         let mut stored = RowSum::default();
         self.store.each_row(|row| {
             // Rows of a batch that is committed and not published yet are not audited.
-            let index = row.last_chunk::<8>().map(|bytes| u64::from_be_bytes(*bytes));
-            if index.is_none_or(|index| index < self.head.size) {
+            if row_index(row).is_none_or(|index| index < self.head.size) {
                 stored.add(row);
             }
         })?;

@@ -7,7 +7,7 @@
 
 use std::path::Path;
 
-use super::{Draft, Head, Log, LogError, Options, opening, sequencer::add_to_tiles, views};
+use super::{Draft, Entry, Head, Log, LogError, Options, opening, sequencer::add_to_tiles, views};
 use crate::{
     store::{Batch, NewEntry, Store, anchor::Anchor},
     tlog::{Checkpoint, Delta, Hash, VerifierKey, leaf_hash, root_of},
@@ -70,9 +70,10 @@ impl Log {
     /// # Errors
     /// [`LogError::NotFound`], [`LogError::NoPayload`].
     pub fn erase(&self, index: u64) -> Result<(), LogError> {
-        let payload = self.entry(index)?.payload.ok_or(LogError::NoPayload(index))?;
+        let Entry { leaf, payload, .. } = self.entry(index)?;
+        let payload = payload.ok_or(LogError::NoPayload(index))?;
         self.check_writable()?;
-        Ok(self.0.shared.store.erase(index, &views::rows(&payload))?)
+        Ok(self.0.shared.store.erase(index, &views::rows_of_payload(&leaf, &payload))?)
     }
 }
 
@@ -154,7 +155,7 @@ impl Copy<'_> {
         let mut batch = Batch::default();
         let hashes: Vec<Hash> = entries.iter().map(|entry| leaf_hash(&entry.leaf)).collect();
         for ((entry, hash), index) in entries.iter().zip(&hashes).zip(self.size..) {
-            let rows = views::rows(&entry.payload);
+            let rows = views::rows(&entry.leaf, Some(&entry.payload));
             let new = NewEntry { leaf: &entry.leaf, hash, payload: &entry.payload, rows: &rows };
             self.store.put_entry(&mut batch, index, &new)?;
         }

@@ -11,7 +11,7 @@ use super::{
     chain::FROZEN,
     sequencer::Sequencer,
     snapshot::{Head, Reader, Snapshot},
-    witnessing,
+    views, witnessing,
     writer::{Publisher, Writer},
 };
 use crate::{
@@ -50,6 +50,7 @@ pub(super) fn create(
         store.put_meta(batch, "origin", origin.as_bytes())?;
         store.put_meta(batch, "key", &public)?;
         store.put_meta(batch, "head", checkpoint.as_bytes())?;
+        store.put_views_state(batch, views::COMPLETE)?;
         store.put_entry(batch, 0, &NewEntry { leaf: &leaf, hash: &root, payload: &[], rows: &[] })?;
         Ok((1, root))
     })?;
@@ -163,6 +164,7 @@ pub(super) fn open(
     if *key.public() != public || key.verify(probe, &sign(probe)).is_err() {
         return Err(LogError::WrongKey);
     }
+    views::check(&store)?;
     let anchored = !options.skips.anchor_unsafe;
     let (snapshot, frontier) = recover(&store, &key, anchored.then_some(&anchor))?;
     if options.skips != Skips::default() {

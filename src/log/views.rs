@@ -1,162 +1,132 @@
 //! Views: a pure fold from one entry to the rows under which it can be found.
 //!
-//! A row is a prefix (made here) and the entry's index (added by the store). The prefix is a kind and its parts, each
-//! part after its length, so that no prefix is the beginning of another. What cannot be parsed gives no rows: such an
-//! entry is found by its index alone.
+//! A term row is a kind and its parts, each part after its length, so that no term is the beginning of another; the
+//! store adds the entry's index. There is one fact row, the entry's time, which the store keeps under the index. What
+//! cannot be parsed gives no rows: such an entry is found by its index alone.
+//!
+//! Rows that follow from the leaf (signer, issuer, recorded digest) stay as long as the log; the others follow from the
+//! payload, and go with it when it is erased.
+//!
+//! **Rebuilding.** Rows hold nothing that the entries do not say, so `countersign log rebuild-views` can make them anew.
+//! [`FORMAT`] is stored beside them. A log whose rows are of another format, or half rebuilt, is not opened: its views
+//! would say "there is nothing" where there is something, and evidence, revocations and search rest on them. It is not
+//! rebuilt on the way either: that takes about a minute for a million entries, a supervisor that waits for readiness would
+//! take it for a hang, and an operator who only looked at the new version could not go back to the old one.
 
-use std::borrow::Cow;
-
-use base64::{Engine as _, engine::general_purpose::STANDARD};
-use der::{Decode as _, asn1::Utf8StringRef};
-use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
-use x509_cert::{
-    Certificate,
-    ext::pkix::{SubjectAltName, name::GeneralName},
+
+use super::{
+    Log, LogError,
+    facts::{Facts, repository},
+};
+use crate::{
+    model::{Digest, Identity, ImageName},
+    store::{
+        Store,
+        views::{FACT, ViewsState},
+    },
 };
 
-use super::View;
-use crate::model::{
-    Digest, Identity, Statement, limits, predicate,
-    statement::{PAYLOAD_TYPE, check_json_depth},
-};
-
-/// Certificate extension with the issuer that vouched for the identity, as a DER UTF-8 string.
-const ISSUER: const_oid::ObjectIdentifier = const_oid::ObjectIdentifier::new_unwrap("1.3.6.1.4.1.57264.1.8");
+/// What rows look like. Format 1 knew no issuers, repositories, recorded digests and times, and no state was stored.
+pub const FORMAT: u32 = 2;
+/// Kind of the fact row that holds the entry's time: seconds since 1970, eight bytes, big-endian.
+pub(super) const TIME: u8 = FACT;
 /// Longest part that stands in a row as it is, in bytes; a longer one is replaced by its digest.
 const LONGEST_PART: usize = 1024;
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Bundle<'a> {
-    #[serde(borrow)]
-    verification_material: Option<Material<'a>>,
-    #[serde(borrow)]
-    dsse_envelope: Option<Envelope<'a>>,
-    #[serde(borrow)]
-    message_signature: Option<MessageSignature<'a>>,
+/// What entries can be found by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum View {
+    /// Every entry.
+    All,
+    /// Entries that speak about a digest, or record it as signed.
+    Digest(Digest),
+    /// Entries that are evidence about a digest for the judge: those that speak about it, without the records of our own
+    /// services, of which there may be very many.
+    Evidence(Digest),
+    /// Entries with a subject of this name, as in `registry/repository:tag`.
+    Name(String),
+    /// Entries whose certificate names this identity.
+    Identity(Identity),
+    /// Entries whose certificate names this issuer, whomever it vouched for.
+    Issuer(String),
+    /// Entries with this predicate type; message signatures count as image signatures.
+    PredicateType(String),
+    /// Entries with a subject in this repository, whatever the tag.
+    Repository(ImageName),
+    /// Deployments, health, approvals and readiness of a service in an environment.
+    Service {
+        /// The service.
+        service: String,
+        /// The environment.
+        environment: String,
+    },
 }
 
-#[derive(Deserialize)]
-struct Material<'a> {
-    #[serde(borrow)]
-    certificate: Option<RawBytes<'a>>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct RawBytes<'a> {
-    #[serde(borrow)]
-    raw_bytes: Cow<'a, str>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Envelope<'a> {
-    #[serde(borrow)]
-    payload: Cow<'a, str>,
-    #[serde(borrow)]
-    payload_type: Cow<'a, str>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct MessageSignature<'a> {
-    #[serde(borrow)]
-    message_digest: MessageDigest<'a>,
-}
-
-#[derive(Deserialize)]
-struct MessageDigest<'a> {
-    #[serde(borrow)]
-    digest: Cow<'a, str>,
-}
-
-/// The row prefixes of an entry with this payload: a Sigstore bundle v0.3 without log entries.
-pub fn rows(payload: &[u8]) -> Vec<Vec<u8>> {
-    views(payload).map_or_else(Vec::new, |views| {
-        let mut rows: Vec<Vec<u8>> = views.iter().filter_map(prefix).collect();
-        rows.sort_unstable();
-        rows.dedup();
-        rows
-    })
-}
-
-fn parse(payload: &[u8]) -> Option<Bundle<'_>> {
-    check_json_depth(payload, limits::JSON_DEPTH).ok()?;
-    serde_json::from_slice(payload).ok()
-}
-
-fn views(payload: &[u8]) -> Option<Vec<View>> {
-    let bundle = parse(payload)?;
-    let mut views = Vec::new();
-    if let Some(envelope) = &bundle.dsse_envelope {
-        if envelope.payload_type != PAYLOAD_TYPE {
-            return None;
+impl Log {
+    /// Indexes of entries in the view, ascending, from `from` on, at most `limit`.
+    pub fn find(&self, view: &View, from: u64, limit: usize) -> Result<Vec<u64>, LogError> {
+        let size = self.size();
+        match prefix(view) {
+            None => Ok((from..size).take(limit).collect()),
+            Some(prefix) => Ok(self.0.shared.store.rows(&prefix, from, size, limit, false)?),
         }
-        of_statement(&Statement::parse(&decode(&envelope.payload)?).ok()?, &mut views);
-    } else {
-        let digest = message_digest(bundle.message_signature.as_ref()?)?;
-        views.extend([View::Digest(digest), View::Evidence(digest)]);
-        views.push(View::PredicateType(predicate::SIGN.to_owned()));
     }
-    let certificate = bundle.verification_material.and_then(|material| material.certificate);
-    views.extend(certificate.and_then(|certificate| identity(&decode(&certificate.raw_bytes)?)).map(View::Identity));
-    Some(views)
+
+    /// The newest `limit` indexes of the view, descending, below `before`.
+    pub fn newest(&self, view: &View, before: u64, limit: usize) -> Result<Vec<u64>, LogError> {
+        let before = before.min(self.size());
+        match prefix(view) {
+            None => Ok((0..before).rev().take(limit).collect()),
+            Some(prefix) => Ok(self.0.shared.store.rows(&prefix, 0, before, limit, true)?),
+        }
+    }
 }
 
-fn of_statement(statement: &Statement, views: &mut Vec<View>) {
-    let is_evidence = is_evidence(statement);
-    for subject in statement.subjects() {
+/// The rows of an entry, without its index. The payload is a Sigstore bundle v0.3 without log entries.
+pub fn rows(leaf: &[u8], payload: Option<&[u8]>) -> Vec<Vec<u8>> {
+    rows_of(&Facts::of(leaf, payload))
+}
+
+/// The rows that go with the payload: those that do not follow from the leaf alone.
+pub(super) fn rows_of_payload(leaf: &[u8], payload: &[u8]) -> Vec<Vec<u8>> {
+    let mut all = rows(leaf, Some(payload));
+    let stay = rows(leaf, None);
+    all.retain(|row| !stay.contains(row));
+    all
+}
+
+fn rows_of(facts: &Facts) -> Vec<Vec<u8>> {
+    let mut rows: Vec<Vec<u8>> = views(facts).iter().filter_map(prefix).collect();
+    if let Some(seconds) = facts.time.and_then(|time| u64::try_from(time.as_second()).ok()) {
+        rows.push([[TIME].as_slice(), &seconds.to_be_bytes()].concat());
+    }
+    rows.sort_unstable();
+    rows.dedup();
+    rows
+}
+
+fn views(facts: &Facts) -> Vec<View> {
+    let mut views = Vec::new();
+    for subject in &facts.subjects {
         views.push(View::Digest(subject.digest));
-        if is_evidence {
+        if facts.is_evidence {
             views.push(View::Evidence(subject.digest));
         }
         if !subject.name.is_empty() {
             views.push(View::Name(subject.name.clone()));
         }
+        views.extend(repository(&subject.name).map(View::Repository));
     }
-    let predicate_type = statement.predicate_type();
-    views.push(View::PredicateType(predicate_type.to_owned()));
-    let ours = [predicate::DEPLOYMENT, predicate::HEALTH, predicate::APPROVAL, predicate::READINESS];
-    let field = |name: &str| statement.predicate().get(name).and_then(serde_json::Value::as_str).map(str::to_owned);
-    if ours.contains(&predicate_type)
-        && let (Some(service), Some(environment)) = (field("service"), field("environment"))
-    {
-        views.push(View::Service { service, environment });
+    views.extend(facts.recorded.map(View::Digest));
+    views.extend(facts.predicate_type.clone().map(View::PredicateType));
+    if let Some(signer) = &facts.signer {
+        views.push(View::Issuer(signer.issuer.clone()));
+        views.push(View::Identity(signer.clone()));
     }
-}
-
-/// Whether the judge may rest on it. Our own records about a digest (where it ran, how it was, what we answered) are
-/// found by service and environment; there may be so many that they would bury the signatures.
-fn is_evidence(statement: &Statement) -> bool {
-    match statement.predicate_type() {
-        predicate::DEPLOYMENT | predicate::HEALTH | predicate::READINESS | predicate::REVOCATION => false,
-        predicate::VSA => statement.predicate().get(predicate::READINESS).is_none(),
-        _ => true,
-    }
-}
-
-fn decode(text: &str) -> Option<Vec<u8>> {
-    STANDARD.decode(text).ok()
-}
-
-fn message_digest(signature: &MessageSignature<'_>) -> Option<Digest> {
-    Some(Digest::from_bytes(decode(&signature.message_digest.digest)?.try_into().ok()?))
-}
-
-/// Subject alternative name and issuer of a signing certificate.
-fn identity(certificate: &[u8]) -> Option<Identity> {
-    let certificate = Certificate::from_der(certificate).ok()?;
-    let (_, names) = certificate.tbs_certificate.get::<SubjectAltName>().ok()??;
-    let subject = names.0.iter().find_map(|name| match name {
-        GeneralName::Rfc822Name(name) | GeneralName::UniformResourceIdentifier(name) => Some(name.to_string()),
-        _ => None,
-    })?;
-    let extensions = certificate.tbs_certificate.extensions.as_ref()?;
-    let issuer = extensions.iter().find(|extension| extension.extn_id == ISSUER)?;
-    let issuer = Utf8StringRef::from_der(issuer.extn_value.as_bytes()).ok()?.as_str().to_owned();
-    Some(Identity { subject, issuer })
+    let place = facts.place.clone();
+    views.extend(place.map(|(service, environment)| View::Service { service, environment }));
+    views
 }
 
 /// The row prefix of a view; `None` for [`View::All`], which needs no rows.
@@ -169,6 +139,8 @@ pub fn prefix(view: &View) -> Option<Vec<u8>> {
         View::Identity(identity) => (3, vec![identity.issuer.as_bytes(), identity.subject.as_bytes()]),
         View::PredicateType(predicate_type) => (4, vec![predicate_type.as_bytes()]),
         View::Service { service, environment } => (5, vec![environment.as_bytes(), service.as_bytes()]),
+        View::Issuer(issuer) => (7, vec![issuer.as_bytes()]),
+        View::Repository(name) => (8, vec![name.registry.as_bytes(), name.repository.as_bytes()]),
     };
     let mut row = vec![kind];
     for part in parts {
@@ -186,22 +158,27 @@ pub fn prefix(view: &View) -> Option<Vec<u8>> {
     Some(row)
 }
 
-/// The digest that the payload's signature is over: of the DSSE pre-authentication encoding, or of the file.
-pub(super) fn signed_digest(payload: &[u8]) -> Option<Digest> {
-    let bundle = parse(payload)?;
-    let Some(envelope) = bundle.dsse_envelope else {
-        return message_digest(&bundle.message_signature?);
-    };
-    let body = decode(&envelope.payload)?;
-    let mut encoding =
-        format!("DSSEv1 {} {} {} ", envelope.payload_type.len(), envelope.payload_type, body.len()).into_bytes();
-    encoding.extend_from_slice(&body);
-    Some(Digest::of(&encoding))
+/// The state of views that hold a row for everything that is there, in this version's format.
+pub(super) const COMPLETE: ViewsState = ViewsState::Complete { format: FORMAT };
+
+/// What keeps the views from being used, if anything does.
+pub(super) fn problem(store: &Store) -> Result<Option<String>, LogError> {
+    Ok(match store.views_state()? {
+        Some(Ok(COMPLETE)) => None,
+        Some(Ok(ViewsState::Rebuilding { next, .. })) => {
+            Some(format!("its views are half rebuilt (up to entry {next})"))
+        }
+        Some(Ok(ViewsState::Complete { format })) => Some(of_another_format(format)),
+        Some(Err(text)) => Some(format!("the state of its views is {text:?}, which this version does not know")),
+        None => Some(of_another_format(1)),
+    })
 }
 
-/// The digest that a hashedrekord leaf records.
-pub(super) fn leaf_digest(leaf: &[u8]) -> Option<Digest> {
-    let leaf: serde_json::Value = serde_json::from_slice(leaf).ok()?;
-    let digest = leaf.pointer("/spec/hashedRekordV002/data/digest")?.as_str()?;
-    Some(Digest::from_bytes(decode(digest)?.try_into().ok()?))
+fn of_another_format(format: u32) -> String {
+    format!("its views are of format {format}, and this version needs format {FORMAT}")
+}
+
+/// Refuses a log whose views cannot be used.
+pub(super) fn check(store: &Store) -> Result<(), LogError> {
+    problem(store)?.map_or(Ok(()), |problem| Err(LogError::Views(problem)))
 }

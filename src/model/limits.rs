@@ -78,3 +78,11 @@ pub const WORKLOADS: usize = 16;
 pub const LISTING: usize = 1_000;
 /// How far a time given by a caller may lie in the future, in seconds.
 pub const FUTURE_SECONDS: i64 = 3_600;
+/// Entries in one page of a search of the log, as a count.
+pub const SEARCH_PAGE: usize = 1_000;
+/// Subjects listed in the summary of a log entry, as a count.
+pub const SUMMARY_SUBJECTS: usize = 16;
+/// Watches of the log that may be open, as a count.
+pub const WATCHERS: usize = 256;
+/// Watches of the log that one caller may have open, as a count.
+pub const WATCHERS_EACH: usize = 32;

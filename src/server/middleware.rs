@@ -124,7 +124,7 @@ async fn answer(middleware: &Middleware, mut request: Request<Body>, next: Next,
     next.run(request.map(|body| Body::new(Limited::new(body, limit)))).await
 }
 
-fn is_grpc(headers: &HeaderMap) -> bool {
+pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
     headers.get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
 }
 

@@ -7,6 +7,7 @@ use rocksdb::checkpoint::Checkpoint;
 
 use super::{
     Batch, DATABASE, DEDUP, LEAVES, PAYLOADS, Store, StoreError, VIEWS, anchor::Anchor, make_directory, sync_directory,
+    views::row_key,
 };
 
 impl Store {
@@ -24,12 +25,12 @@ impl Store {
     }
 
     /// Deletes entries from index `from` on, which no head ever spoke of: what an interrupted restore left. `hash` and
-    /// `rows` say under what a leaf and a payload are found.
+    /// `rows` say under what an entry is found.
     pub fn drop_unsigned(
         &self,
         mut from: u64,
         hash: impl Fn(&[u8]) -> [u8; 32],
-        rows: impl Fn(&[u8]) -> Vec<Vec<u8>>,
+        rows: impl Fn(&[u8], Option<&[u8]>) -> Vec<Vec<u8>>,
     ) -> Result<(), StoreError> {
         loop {
             let leaves = self.leaves(from, 256)?;
@@ -40,8 +41,8 @@ impl Store {
                 if self.index_of(&hash(leaf))? == Some(index) {
                     batch.0.delete_cf(self.family(DEDUP)?, hash(leaf));
                 }
-                for row in rows(&self.payload(index)?.unwrap_or_default()) {
-                    batch.0.delete_cf(self.family(VIEWS)?, [row.as_slice(), &key].concat());
+                for row in rows(leaf, self.payload(index)?.as_deref()) {
+                    batch.0.delete_cf(self.family(VIEWS)?, row_key(&row, index));
                 }
                 batch.0.delete_cf(self.family(PAYLOADS)?, key);
                 batch.0.delete_cf(self.family(LEAVES)?, key);

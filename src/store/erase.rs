@@ -6,20 +6,20 @@
 
 use rocksdb::{BottommostLevelCompaction, CompactOptions, WriteBatch};
 
-use super::{Batch, ERASED, META, PAYLOADS, Store, StoreError, VIEWS};
+use super::{Batch, ERASED, META, PAYLOADS, Store, StoreError, VIEWS, views::row_key};
 
 impl Store {
-    /// Deletes the payload of entry `index` and its view rows (`rows` are their prefixes), synced, and remembers that.
+    /// Deletes the payload of entry `index` and its view rows (`rows`, without the index), synced, and remembers that.
     pub fn erase(&self, index: u64, rows: &[Vec<u8>]) -> Result<(), StoreError> {
         let key = index.to_be_bytes();
         let mut batch = WriteBatch::default();
         batch.delete_cf(self.family(PAYLOADS)?, key);
         for row in rows {
-            batch.delete_cf(self.family(VIEWS)?, [row.as_slice(), &key].concat());
+            batch.delete_cf(self.family(VIEWS)?, row_key(row, index));
         }
         batch.put_cf(self.family(ERASED)?, key, []);
         self.commit(Batch(batch))?;
-        self.purge(&key, rows)
+        self.purge(index, rows)
     }
 
     /// Whether the payload of entry `index` was erased.
@@ -28,7 +28,8 @@ impl Store {
     }
 
     /// Rewrites the files that may still hold the deleted rows.
-    fn purge(&self, key: &[u8; 8], rows: &[Vec<u8>]) -> Result<(), StoreError> {
+    fn purge(&self, index: u64, rows: &[Vec<u8>]) -> Result<(), StoreError> {
+        let key = index.to_be_bytes();
         self.flush()?;
         let mut compact = CompactOptions::default();
         compact.set_bottommost_level_compaction(BottommostLevelCompaction::Force);
@@ -39,15 +40,15 @@ impl Store {
             payloads,
             &[("enable_blob_garbage_collection", "true"), ("blob_garbage_collection_age_cutoff", "1.0")],
         )?;
-        self.db.compact_range_cf_opt(payloads, Some(key), Some(key), &compact);
+        self.db.compact_range_cf_opt(payloads, Some(&key), Some(&key), &compact);
         self.db.set_options_cf(payloads, &[("enable_blob_garbage_collection", "false")])?;
         for row in rows {
-            let row = [row.as_slice(), key].concat();
+            let row = row_key(row, index);
             self.db.compact_range_cf_opt(self.family(VIEWS)?, Some(&row), Some(&row), &compact);
         }
         // A write-ahead log goes when nothing in it is needed: a synced row in the newest one makes the old ones old.
         let mut batch = Batch::default();
-        self.put(&mut batch, META, b"purged", key)?;
+        self.put(&mut batch, META, b"purged", &key)?;
         self.commit(batch)
     }
 }

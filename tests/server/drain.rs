@@ -85,10 +85,10 @@ async fn a_drain_under_load_loses_no_answered_request() {
     service.house.start();
     let mut log = LogServiceClient::new(service.house.channel("builder").await);
     let ledger = std::mem::take(&mut *ledger.lock().unwrap());
-    let head = log.get_checkpoint(v1::GetCheckpointRequest {}).await.unwrap().into_inner();
+    let head = log.get_checkpoint(v1::GetCheckpointRequest::default()).await.unwrap().into_inner();
     assert_eq!(head.size, 1 + ledger.len() as u64, "the genesis entry and every answered signing");
     for (digest, index) in ledger {
-        let request = v1::GetEntryRequest { index, with_payload: true };
+        let request = v1::GetEntryRequest { index, with_payload: true, ..Default::default() };
         let entry = log.get_entry(request).await.unwrap().into_inner().entry.unwrap();
         let bundle = countersign::model::verify::parse_bundle(&entry.payload).unwrap();
         assert!(countersign::model::verify::unverified_statement(&bundle).unwrap().names(&digest), "entry {index}");

@@ -137,7 +137,8 @@ fn every_body_has_a_target_and_every_module_is_compiled_for_it() {
     }
     let modules = |file: &str, indent: &str| -> Vec<String> {
         let source = fs::read_to_string(root().join(file)).unwrap();
-        let name = |line: &str| line.strip_prefix(indent)?.strip_prefix("pub mod ")?.strip_suffix(';').map(str::to_owned);
+        let name =
+            |line: &str| line.strip_prefix(indent)?.strip_prefix("pub mod ")?.strip_suffix(';').map(str::to_owned);
         source.lines().filter_map(name).collect()
     };
     let listed = modules("tests/fuzz/lib.rs", "    ");
