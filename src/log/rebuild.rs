@@ -12,7 +12,10 @@
 use std::{ops::ControlFlow, path::Path};
 
 use super::{LogError, opening, views};
-use crate::store::{Batch, Room, Store, views::ViewsState};
+use crate::{
+    store::{Batch, Room, Store, views::ViewsState},
+    tlog::leaf_hash,
+};
 
 /// Entries of one batch.
 const STRIDE: u64 = 1_024;
@@ -28,6 +31,9 @@ pub struct Rebuilt {
     pub from: u64,
     /// Rows that were made, in this run.
     pub rows: u64,
+    /// Payloads that are missing although they were given and not erased, in this run: nothing is found by them. The
+    /// audit names them.
+    pub missing: u64,
     /// Whether it is finished.
     pub complete: bool,
 }
@@ -40,11 +46,11 @@ pub fn rebuild(dir: &Path, mut progress: impl FnMut(u64, u64) -> ControlFlow<()>
     let (snapshot, _frontier) = opening::recover(&store, &key, Some(&anchor))?;
     let size = snapshot.head.size;
     let from = begin(&store, size)?;
-    let mut done = Rebuilt { origin: key.name().to_owned(), entries: 0, from, rows: 0, complete: false };
+    let mut done = Rebuilt { origin: key.name().to_owned(), entries: 0, from, rows: 0, missing: 0, complete: false };
     let mut at = from;
     while at < size {
         let next = size.min(at.saturating_add(STRIDE));
-        done.rows += stride(&store, at, next)?;
+        stride(&store, at, next, &mut done)?;
         done.entries += next - at;
         at = next;
         if progress(at, size).is_break() {
@@ -74,14 +80,18 @@ fn begin(store: &Store, size: u64) -> Result<u64, LogError> {
     Ok(0)
 }
 
-/// Writes the rows of the entries `from..to`. Returns how many there are.
-fn stride(store: &Store, from: u64, to: u64) -> Result<u64, LogError> {
+/// Writes the rows of the entries `from..to`.
+fn stride(store: &Store, from: u64, to: u64, done: &mut Rebuilt) -> Result<(), LogError> {
     let leaves = store.leaves(from, usize::try_from(to - from).unwrap_or(usize::MAX))?;
-    let (mut batch, mut count, mut at) = (Batch::default(), 0, from);
+    let (mut batch, mut at) = (Batch::default(), from);
     for leaf in &leaves {
-        let rows = views::rows(leaf, store.payload(at)?.as_deref());
+        let payload = store.payload(at)?;
+        if payload.is_none() && store.place(&leaf_hash(leaf))?.is_some_and(|(_, given)| given) {
+            done.missing += u64::from(!store.is_erased(at)?);
+        }
+        let rows = views::rows(leaf, payload.as_deref());
         store.put_rows(&mut batch, at, &rows)?;
-        count += u64::try_from(rows.len()).unwrap_or(0);
+        done.rows += u64::try_from(rows.len()).unwrap_or(0);
         at += 1;
     }
     if at != to {
@@ -89,5 +99,5 @@ fn stride(store: &Store, from: u64, to: u64) -> Result<u64, LogError> {
     }
     store.put_views_state(&mut batch, ViewsState::Rebuilding { format: views::FORMAT, next: to })?;
     store.commit(batch)?;
-    Ok(count)
+    Ok(())
 }

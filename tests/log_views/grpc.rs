@@ -9,7 +9,7 @@ use countersign::{
     },
     log::facts::Facts,
     model::{Caller, Digest, Role, Statement, Subject, predicate},
-    tlog::{Checkpoint, check_consistency, check_inclusion, leaf_hash},
+    tlog::{Checkpoint, Receipt, check_consistency, check_inclusion, leaf_hash},
 };
 use tokio::sync::watch::Sender;
 use tonic::{Code, Request};
@@ -32,7 +32,7 @@ pub fn auditor<T>(message: T) -> Request<T> {
 /// A face, and the switch that sends its watchers home.
 pub fn face(library: &Library) -> (LogFace, Sender<bool>) {
     let stop = Sender::new(false);
-    (LogFace::new(library.log.clone().into(), stop.subscribe()), stop)
+    (LogFace::new(library.logs(), stop.subscribe()), stop)
 }
 
 fn hashes(list: &[impl AsRef<[u8]>]) -> Vec<[u8; 32]> {
@@ -168,6 +168,64 @@ async fn a_page_of_large_summaries_ends_early() {
     }
 }
 
+/// Two logs, of which the second took over: each is asked by its origin, the present one without.
+#[tokio::test]
+async fn every_log_of_the_instance_can_be_asked() {
+    let mut library = library().await;
+    let logs = library.logs();
+    let stop = Sender::new(false);
+    let face = LogFace::new(logs.clone(), stop.subscribe());
+    let first = library.log.origin().to_owned();
+    logs.succeed(library.another("log2.test")).unwrap();
+    library.log = logs.present();
+    library.said.clear();
+    library.add((0..2).map(|_| Said::default())).await;
+    for (origin, is, size, successor) in
+        [("", "log2.test", 3, ""), ("log2.test", "log2.test", 3, ""), (&first, &first, 21, "log2.test")]
+    {
+        let origin = origin.to_owned();
+        let head = v1::GetCheckpointRequest { origin: origin.clone() };
+        let head = face.get_checkpoint(auditor(head)).await.unwrap().into_inner();
+        assert_eq!((head.origin.as_str(), head.size, head.successor.as_str()), (is, size, successor));
+        assert_eq!(head.origins, [first.as_str(), "log2.test"]);
+        let log = logs.of(is).unwrap();
+        Checkpoint::verify(&head.checkpoint, log.key()).unwrap();
+        let request = v1::GetEntryRequest { index: 2, origin: origin.clone(), ..Default::default() };
+        let entry = face.get_entry(auditor(request)).await.unwrap().into_inner();
+        assert_eq!(entry.entry.unwrap().leaf, log.entry(2).unwrap().leaf);
+        let request = v1::GetInclusionProofRequest { index: 2, origin: origin.clone() };
+        let proof = face.get_inclusion_proof(auditor(request)).await.unwrap().into_inner().receipt.unwrap();
+        assert_eq!(proof.tree_size, size);
+        let request = v1::GetConsistencyProofRequest { from_size: 2, to_size: 0, origin: origin.clone() };
+        assert_eq!(face.get_consistency_proof(auditor(request)).await.unwrap().into_inner().to_size, size);
+        let request = v1::SearchRequest { origin: origin.clone(), limit: 1_000, ..Default::default() };
+        let found = face.search(auditor(request)).await.unwrap().into_inner();
+        assert_eq!((found.indexes.len() as u64, found.complete_to_size), (size, size));
+        let request = v1::GetReceiptRequest { index: 2, origin: origin.clone() };
+        let receipt = face.get_receipt(auditor(request)).await.unwrap().into_inner();
+        let included =
+            receipt.receipt.parse::<Receipt>().unwrap().verify(&leaf_hash(&receipt.leaf), log.key()).unwrap();
+        assert_eq!((included.index(), included.checkpoint().size), (2, size));
+    }
+    let other = || "other.test".to_owned();
+    let refusals = [
+        face.get_checkpoint(auditor(v1::GetCheckpointRequest { origin: other() })).await.map(drop),
+        face.get_entry(auditor(v1::GetEntryRequest { origin: other(), ..Default::default() })).await.map(drop),
+        face.get_inclusion_proof(auditor(v1::GetInclusionProofRequest { index: 0, origin: other() })).await.map(drop),
+        face.get_receipt(auditor(v1::GetReceiptRequest { index: 0, origin: other() })).await.map(drop),
+        face.get_consistency_proof(auditor(v1::GetConsistencyProofRequest { origin: other(), ..Default::default() }))
+            .await
+            .map(drop),
+        face.search(auditor(v1::SearchRequest { origin: other(), ..Default::default() })).await.map(drop),
+        face.watch(auditor(v1::WatchRequest { origin: other(), ..Default::default() })).await.map(drop),
+    ];
+    for refusal in refusals {
+        let refusal = refusal.unwrap_err();
+        assert_eq!(refusal.code(), Code::NotFound);
+        assert!(refusal.message().contains(&format!("it has {first}, log2.test")), "{}", refusal.message());
+    }
+}
+
 fn filter(change: impl FnOnce(&mut v1::EntryFilter)) -> v1::EntryFilter {
     let mut filter = v1::EntryFilter::default();
     change(&mut filter);
@@ -245,6 +303,8 @@ async fn bad_fields_are_refused_by_name() {
         assert_eq!(face.get_entry(auditor(entry)).await.unwrap_err().code(), Code::NotFound);
         let proof = v1::GetInclusionProofRequest { index, ..Default::default() };
         assert_eq!(face.get_inclusion_proof(auditor(proof)).await.unwrap_err().code(), Code::NotFound);
+        let receipt = v1::GetReceiptRequest { index, ..Default::default() };
+        assert_eq!(face.get_receipt(auditor(receipt)).await.unwrap_err().code(), Code::NotFound);
     }
     for (from_size, to_size, code) in
         [(0, 22, Code::NotFound), (22, 0, Code::InvalidArgument), (5, 4, Code::InvalidArgument)]
@@ -268,11 +328,12 @@ async fn every_method_is_for_readers_alone() {
             face.get_entry(from(who, &[role], v1::GetEntryRequest::default())).await.map(drop),
             face.get_inclusion_proof(from(who, &[role], v1::GetInclusionProofRequest::default())).await.map(drop),
             face.get_consistency_proof(from(who, &[role], consistency)).await.map(drop),
+            face.get_receipt(from(who, &[role], v1::GetReceiptRequest::default())).await.map(drop),
             face.search(from(who, &[role], v1::SearchRequest::default())).await.map(drop),
             face.watch(from(who, &[role], v1::WatchRequest::default())).await.map(drop),
         ]
         .map(|answer| answer.map_or_else(|refusal| refusal.code(), |()| Code::Ok));
-        assert_eq!(codes, [if may { Code::Ok } else { Code::PermissionDenied }; 6], "{role}");
+        assert_eq!(codes, [if may { Code::Ok } else { Code::PermissionDenied }; 7], "{role}");
     }
     let stranger = face.search(Request::new(v1::SearchRequest::default())).await.unwrap_err();
     assert_eq!(stranger.code(), Code::Unauthenticated);

@@ -5,7 +5,7 @@ use std::{cell::RefCell, collections::HashMap, path::PathBuf};
 use countersign::{
     keys::{EphemeralKey, Keyring},
     log::{
-        Draft, Log, Options, View,
+        Draft, Log, Logs, Options, View,
         search::{Filter, Finder, Order, Page, TimeRange},
     },
     model::{Digest, Identity, ImageRef, Statement, Subject, bundle, leaf, predicate},
@@ -77,16 +77,26 @@ impl Library {
         Self { home, log, said: Vec::new(), keys, key: EphemeralKey::generate().unwrap(), certificates, stamps }
     }
 
+    /// The log as a chain of one.
+    pub fn logs(&self) -> Logs {
+        self.log.clone().into()
+    }
+
     pub fn dir(&self) -> PathBuf {
         self.home.path().join("log")
     }
 
+    /// A log of another origin beside it.
+    pub fn another(&self, origin: &str) -> Log {
+        let key = self.keys.log_key();
+        let dir = self.home.path().join(origin);
+        Log::create(&dir, origin, key.public_key(), |note| key.sign(note)).unwrap();
+        open(&dir, &self.keys)
+    }
+
     /// Lets go of the log, so that somebody else can open it.
     pub fn released(self) -> Self {
-        let other = self.home.path().join("other");
-        let key = self.keys.log_key();
-        Log::create(&other, keys::HOST, key.public_key(), |note| key.sign(note)).unwrap();
-        Self { log: open(&other, &self.keys), ..self }
+        Self { log: self.another("other.test"), ..self }
     }
 
     /// Opens the log again.

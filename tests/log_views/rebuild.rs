@@ -101,6 +101,40 @@ async fn rebuilt_views_are_the_ones_that_were_written() {
     library.check();
 }
 
+/// What an erased payload said is not found any more, what its leaf says still is; and rebuilding changes nothing.
+#[tokio::test]
+async fn erasing_takes_the_rows_of_the_payload_and_leaves_those_of_the_leaf() {
+    let mut library = Library::new();
+    library.add((0..3).map(|_| Said::default())).await;
+    library.log.erase(2).unwrap();
+    library.said[1].payload = false;
+    library.check();
+    let finder = Finder::new(library.log.clone());
+    let said = Said::default();
+    for (view, expected) in [
+        (View::Identity(said.signer.clone()), vec![1, 2, 3]),
+        (View::Issuer(said.signer.issuer.clone()), vec![1, 2, 3]),
+        (View::Digest(said.subject.digest), vec![1, 3]),
+        (View::Name(said.subject.name.clone()), vec![1, 3]),
+        (View::PredicateType(predicate::SIGN.to_owned()), vec![1, 3]),
+    ] {
+        let filter = Filter { views: vec![view], times: None };
+        assert_eq!(all(&pages(&finder, &filter, 10, Order::OldestFirst)).0, expected, "{filter:?}");
+        let timed = Filter { times: range(0, u64::MAX), ..filter };
+        assert_eq!(all(&pages(&finder, &timed, 10, Order::OldestFirst)), library.expected(&timed), "{timed:?}");
+    }
+    drop(finder);
+    library.log.close();
+    let library = release(library);
+    let before = rows(&raw(&library));
+    assert_eq!(run(&library).missing, 0, "an erased payload is not missing");
+    assert_eq!(rows(&raw(&library)), before);
+    let db = raw(&library);
+    db.delete_cf(db.cf_handle("payloads").unwrap(), 3_u64.to_be_bytes()).unwrap();
+    drop(db);
+    assert_eq!(run(&library).missing, 1, "a lost one is");
+}
+
 /// Rows that are gone, and rows that nobody wrote: the audit names them, a rebuild heals them.
 #[tokio::test]
 async fn wrong_views_are_named_and_healed() {

@@ -17,6 +17,7 @@ use countersign::{
             log_service_server::{LogService, LogServiceServer},
         },
     },
+    log::Logs,
     model::{Caller, Digest, Role, predicate},
     tlog::{Checkpoint, VerifierKey},
 };
@@ -24,10 +25,7 @@ use futures_util::Stream;
 use serde_json::Value;
 use tonic::{Request, Response, Status, transport::server::TcpIncoming};
 
-use super::{
-    grpc::face,
-    library::{CUSTOM, Library, Said, at, identity},
-};
+use super::library::{CUSTOM, Library, Said, at, identity};
 use crate::daemon::{self, Daemon, text};
 
 fn code(output: &Output) -> i32 {
@@ -101,6 +99,13 @@ impl LogService for Liar {
         Ok(told(self.honest.get_consistency_proof(known(request)).await?, self.lie().consistency))
     }
 
+    async fn get_receipt(
+        &self,
+        request: Request<v1::GetReceiptRequest>,
+    ) -> Result<Response<v1::GetReceiptResponse>, Status> {
+        self.honest.get_receipt(known(request)).await
+    }
+
     async fn search(&self, request: Request<v1::SearchRequest>) -> Result<Response<v1::SearchResponse>, Status> {
         Ok(told(self.honest.search(known(request)).await?, self.lie().search))
     }
@@ -115,6 +120,7 @@ impl LogService for Liar {
 /// A service over `library`, and how to make it lie.
 struct Served {
     library: Library,
+    logs: Logs,
     url: String,
     lie: Arc<Mutex<Lie>>,
     stop: tokio::sync::watch::Sender<bool>,
@@ -122,7 +128,9 @@ struct Served {
 
 impl Served {
     async fn start(library: Library) -> Self {
-        let (honest, stop) = face(&library);
+        let logs = library.logs();
+        let stop = tokio::sync::watch::Sender::new(false);
+        let honest = LogFace::new(logs.clone(), stop.subscribe()).with_silence(Duration::from_millis(500));
         let lie = Arc::<Mutex<Lie>>::default();
         let socket = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", socket.local_addr().unwrap());
@@ -130,7 +138,7 @@ impl Served {
         tokio::spawn(
             tonic::transport::Server::builder().add_service(service).serve_with_incoming(TcpIncoming::from(socket)),
         );
-        Self { library, url, lie, stop }
+        Self { library, logs, url, lie, stop }
     }
 
     fn lie(&self, lie: Lie) {
@@ -421,7 +429,7 @@ async fn watch_prints_one_object_for_each_entry_and_survives_a_restart() {
     let ended = tokio::task::spawn_blocking(move || watching.wait_with_output().unwrap()).await.unwrap();
     assert!(ended.status.success());
     let said = String::from_utf8_lossy(&ended.stderr);
-    assert!(said.contains("resume with --from 4"), "{said}");
+    assert!(said.contains("resume with --origin countersign.test --from 4"), "{said}");
 
     let mut watching = daemon.command("other", &["log", "watch", "--from", "5", "--no-retry"]);
     let mut watching = watching.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -432,7 +440,106 @@ async fn watch_prints_one_object_for_each_entry_and_survives_a_restart() {
     let ended = tokio::task::spawn_blocking(move || watching.wait_with_output().unwrap()).await.unwrap();
     let said = String::from_utf8_lossy(&ended.stderr).into_owned();
     assert_eq!(ended.status.code(), Some(2), "{said}");
-    assert!(said.contains("resume with --from 6"), "{said}");
+    assert!(said.contains("resume with --origin countersign.test --from 6"), "{said}");
+}
+
+/// A new log takes over: the watch sees the old one to its end, and goes on with the new one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_watch_goes_on_with_the_next_log() {
+    let mut served = served().await;
+    let first = served.library.log.origin().to_owned();
+    let mut command = served.command(&["watch", "--from", "39", "--count", "4", "-o", "json"]);
+    let mut watching = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(watching.stdout.take().unwrap()).lines();
+    let mut next = || -> u64 {
+        let entry: Value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
+        entry["index"].as_u64().unwrap()
+    };
+    assert_eq!((next(), next()), (39, 40));
+    served.logs.succeed(served.library.another("log2.test")).unwrap();
+    served.library.log = served.logs.present();
+    served.library.said.clear();
+    served.library.add([Said::default()]).await;
+    assert_eq!((next(), next()), (0, 1));
+    let ended = tokio::task::spawn_blocking(move || watching.wait_with_output().unwrap()).await.unwrap();
+    assert!(ended.status.success());
+    let said = String::from_utf8_lossy(&ended.stderr);
+    assert!(said.contains(&format!("{first} is frozen; going on with log2.test")), "{said}");
+
+    let present = json(&served.run(&["status", "-o", "json"]).await);
+    assert_eq!((&present["origin"], &present["size"]), (&"log2.test".into(), &2.into()));
+    let old = served.run(&["status", "--origin", &first]).await;
+    assert!(text(&old).contains("frozen; its successor is log2.test"), "{}", text(&old));
+    assert!(text(&old).contains(&format!("all logs of this instance: {first}, log2.test")), "{}", text(&old));
+    assert_eq!(code(&served.run(&["proof", "30", "--origin", &first]).await), 0);
+    assert_eq!(code(&served.run(&["proof", "30"]).await), 1);
+    let found = json(&served.run(&["search", "--origin", &first, "--predicate-type", CUSTOM, "-o", "json"]).await);
+    assert_eq!(found["entries"].as_array().unwrap().len(), 10);
+    let nowhere = served.run(&["entry", "1", "--origin", "other.test"]).await;
+    assert!(code(&nowhere) == 1 && text(&nowhere).contains("no log of that origin"), "{}", text(&nowhere));
+}
+
+/// A receipt proves its entry without any service, and nothing else.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn receipts_are_written_and_verified_offline() {
+    let served = served().await;
+    let path = |name: &str| served.library.home.path().join(name).to_str().unwrap().to_owned();
+    let (receipt, leaf, bundle, key) = (path("r.tlog-proof"), path("leaf"), path("bundle.json"), path("log.vkey"));
+    std::fs::write(&key, served.library.log.key().vkey()).unwrap();
+    let written = served.run(&["proof", "3", "--receipt", &receipt, "--key", &key, "-o", "json"]).await;
+    let written = json(&written);
+    std::fs::write(&leaf, served.run(&["entry", "3", "--leaf"]).await.stdout).unwrap();
+    std::fs::write(&bundle, served.library.log.bundle(3).unwrap()).unwrap();
+    let kept = std::fs::read_to_string(&receipt).unwrap();
+    assert!(kept.starts_with("c2sp.org/tlog-proof@v1\nindex 3\n"), "{kept}");
+    let hash = written["leafHash"].as_str().unwrap().to_owned();
+    // No service from here on.
+    let verify = |receipt: &str, entry: &[&str], key: &str| {
+        let args = [&["log", "verify-receipt", receipt, "--key", key, "-o", "json"], entry].concat();
+        daemon::run(&args)
+    };
+    for entry in [["--leaf", &leaf], ["--leaf-hash", &hash], ["--bundle", &bundle]] {
+        for key in [key.as_str(), &served.library.log.key().vkey()] {
+            let said = json(&verify(&receipt, &entry, key));
+            assert_eq!((&said["included"], &said["index"], &said["treeSize"]), (&true.into(), &3.into(), &41.into()));
+            assert_eq!((&said["origin"], &said["leafHash"]), (&crate::keys::HOST.into(), &hash.as_str().into()));
+        }
+    }
+    let stranger = VerifierKey::new(crate::keys::HOST, [9; 32]).unwrap().vkey();
+    let elsewhere = VerifierKey::new("other.test", *served.library.log.key().public()).unwrap().vkey();
+    let other_leaf = path("other-leaf");
+    std::fs::write(&other_leaf, served.library.log.entry(4).unwrap().leaf).unwrap();
+    let missing = path("missing");
+    for (entry, key, exit, says) in [
+        (["--leaf", &other_leaf], &key, 1, "not of this entry"),
+        (["--leaf-hash", &"0".repeat(64)], &key, 1, "not of this entry"),
+        (["--leaf", &leaf], &stranger, 1, "checkpoint of the tlog-proof does not hold"),
+        (["--leaf", &leaf], &elsewhere, 1, "checkpoint of the tlog-proof does not hold"),
+        (["--leaf", &missing], &key, 2, "missing"),
+        (["--bundle", &leaf], &key, 2, "bundle"),
+        (["--leaf", &leaf], &missing, 2, "neither a verifier key"),
+        (["--leaf-hash", "00"], &key, 64, "64 hexadecimal digits"),
+    ] {
+        let output = verify(&receipt, &entry, key);
+        assert_eq!((code(&output), output.stdout.len()), (exit, 0), "{entry:?} {says}: {}", text(&output));
+        assert!(text(&output).contains(says), "{entry:?} {says}: {}", text(&output));
+    }
+    for args in [
+        vec!["log", "verify-receipt", &receipt, "--key", &key],
+        vec!["log", "verify-receipt", &receipt, "--leaf", &leaf],
+    ] {
+        assert_eq!(code(&daemon::run(&args)), 64, "{args:?}");
+    }
+    assert_eq!(code(&verify(&missing, &["--leaf", &leaf], &key)), 2);
+    // Every changed byte of the receipt that is not another signer's line is noticed.
+    let changed = path("changed.tlog-proof");
+    for at in (0..kept.len()).step_by(7) {
+        let mut bytes = kept.clone().into_bytes();
+        bytes[at] ^= 1;
+        std::fs::write(&changed, bytes).unwrap();
+        let output = verify(&changed, &["--leaf", &leaf], &key);
+        assert!([1, 2].contains(&code(&output)) && output.stdout.is_empty(), "byte {at}: {}", text(&output));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

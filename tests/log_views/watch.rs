@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use countersign::{
-    grpc::v1::{self, log_service_client::LogServiceClient, log_service_server::LogService as _},
+    grpc::{
+        log::LogFace,
+        v1::{self, log_service_client::LogServiceClient, log_service_server::LogService as _},
+    },
     keys::{Kek, Keyring},
     log::{Draft, Log, Options},
     model::{Role, predicate},
@@ -134,6 +137,38 @@ async fn watches_end_with_the_service_and_say_where_to_go_on() {
     }
     assert!(waiting.next().await.is_none() && reading.next().await.is_none() && unread.next().await.is_none());
     assert_eq!(open(0).await.next().await.unwrap().unwrap_err().code(), Code::Unavailable);
+}
+
+/// A frozen log is sent to its end, whoever came in time and whoever comes later; then the watch says who goes on.
+#[tokio::test]
+async fn a_watch_of_a_frozen_log_ends_and_names_its_successor() {
+    let mut library = Library::new();
+    library.add((0..6).map(said)).await;
+    let (logs, stop) = (library.logs(), tokio::sync::watch::Sender::new(false));
+    let face = LogFace::new(logs.clone(), stop.subscribe()).with_silence(Duration::from_millis(100));
+    let request = |origin: &str| v1::WatchRequest { from_index: 5, origin: origin.to_owned(), ..Default::default() };
+    let first = library.log.origin().to_owned();
+    let mut early = face.watch(auditor(request(""))).await.unwrap().into_inner();
+    assert_eq!(next!(early).entry.unwrap().index, 5);
+    library.add((6..8).map(said)).await;
+    logs.succeed(library.another("log2.test")).unwrap();
+    let late = face.watch(auditor(request(&first))).await.unwrap().into_inner();
+    for (mut stream, from) in [(early, 6), (late, 5)] {
+        let mut seen = Vec::new();
+        let ended = loop {
+            match timeout(SOON, stream.next()).await.unwrap().unwrap() {
+                Ok(message) => seen.extend(message.entry.map(|entry| entry.index)),
+                Err(status) => break status,
+            }
+        };
+        assert_eq!(seen, (from..9).collect::<Vec<_>>());
+        let info = ended.get_details_error_info().unwrap();
+        assert_eq!((ended.code(), info.reason.as_str()), (Code::OutOfRange, "LOG_FROZEN"));
+        assert_eq!((info.metadata["successor"].as_str(), info.metadata["resume_index"].as_str()), ("log2.test", "9"));
+        assert!(stream.next().await.is_none());
+    }
+    let mut present = face.watch(auditor(v1::WatchRequest::default())).await.unwrap().into_inner();
+    assert_eq!(next!(present).entry.unwrap().leaf, logs.present().entry(0).unwrap().leaf);
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use std::{
 
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
 use countersign::{
-    log::{Draft, Log, Options},
+    log::{Draft, Log, Logs, Options},
     server::{Bounds, Listener, tiles},
 };
 use tokio::sync::watch;
@@ -34,7 +34,11 @@ pub fn open(dir: &Path) -> Log {
 }
 
 pub fn new_log(dir: &Path) -> Log {
-    Log::create(dir, ORIGIN, public(), sign).unwrap();
+    new_log_of(dir, ORIGIN)
+}
+
+pub fn new_log_of(dir: &Path, origin: &str) -> Log {
+    Log::create(dir, origin, public(), sign).unwrap();
     open(dir)
 }
 
@@ -58,11 +62,15 @@ pub struct Served {
 }
 
 pub async fn serve(log: Log, dir: PathBuf, compressing: usize) -> Served {
+    serve_all(log.clone().into(), log, dir, compressing).await
+}
+
+pub async fn serve_all(logs: Logs, log: Log, dir: PathBuf, compressing: usize) -> Served {
     let bounds =
         Bounds { connections: 64, header_timeout: Duration::from_secs(10), drain_timeout: Duration::from_secs(1) };
     let listener = Listener::bind("public", "127.0.0.1:0".parse().unwrap(), None, bounds).await.unwrap();
     let (address, stop) = (listener.address(), watch::Sender::new(false));
-    tokio::spawn(listener.serve(tiles::router_with(log.clone().into(), compressing), stop.subscribe()));
+    tokio::spawn(listener.serve(tiles::router_with(logs, compressing), stop.subscribe()));
     Served { log, address, dir, _stop: stop }
 }
 
@@ -93,10 +101,15 @@ impl Connection {
         Self { stream: BufReader::new(stream) }
     }
 
-    /// Sends a request and reads its answer. `path` goes out as it is.
+    /// Sends a request for the log by its name, and reads the answer. `path` goes out as it is.
     pub fn send(&mut self, method: &str, path: &str, headers: &[(&str, &str)]) -> Answer {
+        self.send_to(ORIGIN, method, path, headers)
+    }
+
+    /// Sends a request to `host`.
+    pub fn send_to(&mut self, host: &str, method: &str, path: &str, headers: &[(&str, &str)]) -> Answer {
         let more: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
-        let request = format!("{method} {path} HTTP/1.1\r\nhost: {ORIGIN}\r\n{more}\r\n");
+        let request = format!("{method} {path} HTTP/1.1\r\nhost: {host}\r\n{more}\r\n");
         self.stream.get_mut().write_all(request.as_bytes()).unwrap();
         let mut line = || {
             let mut line = String::new();

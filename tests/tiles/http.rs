@@ -2,11 +2,14 @@
 
 use std::io::Read as _;
 
-use countersign::tlog::{Checkpoint, TilePath, leaf_hash, tile};
+use countersign::{
+    log::Logs,
+    tlog::{Checkpoint, TilePath, leaf_hash, tile},
+};
 use flate2::read::GzDecoder;
 use rocksdb::{DB, Options};
 
-use super::client::{Answer, Connection, Served, fill, new_log, open, serve};
+use super::client::{Answer, Connection, ORIGIN, Served, fill, new_log, new_log_of, open, serve, serve_all};
 use crate::daemon::Daemon;
 
 const IMMUTABLE: &str = "public, max-age=31536000, immutable";
@@ -307,6 +310,48 @@ async fn bundles_are_compressed_for_who_takes_it() {
     let answer = with(&busy, |http| http.send("GET", "/tile/entries/000", &[("accept-encoding", "gzip")])).await;
     assert_eq!((answer.status, answer.header("content-encoding")), (200, ""));
     assert_eq!(unbundle(&answer.body).len(), 256);
+}
+
+/// Two logs behind one address: the host says which, and only under its own name does a cache keep a tile for ever.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_log_is_found_by_its_name() {
+    let home = tempfile::tempdir().unwrap();
+    let first = new_log(&home.path().join("log"));
+    fill(&first, 3).await;
+    let logs = Logs::from(first.clone());
+    let served = serve_all(logs.clone(), first.clone(), home.path().join("log"), 2).await;
+    let ask = |host: &'static str, path: &'static str| with(&served, move |http| http.send_to(host, "GET", path, &[]));
+    let (named, alias) = (ask(ORIGIN, "/tile/0/000.p/2").await, ask("localhost", "/tile/0/000.p/2").await);
+    assert_eq!((named.status, &named.body), (alias.status, &alias.body));
+    assert_eq!((named.header("cache-control"), alias.header("cache-control")), (IMMUTABLE, "public, max-age=2"));
+    let second = new_log_of(&home.path().join("log-2"), "second.test");
+    fill(&second, 5).await;
+    logs.succeed(second.clone()).unwrap();
+    for (host, log, cache) in [
+        (ORIGIN, &first, IMMUTABLE),
+        ("tiles.test:8443", &first, IMMUTABLE),
+        ("second.test", &second, IMMUTABLE),
+        ("localhost", &second, "public, max-age=2"),
+        ("127.0.0.1:8443", &second, "public, max-age=2"),
+        ("[::1]:8443", &second, "public, max-age=2"),
+    ] {
+        let note = ask(host, "/checkpoint").await.body;
+        assert_eq!(Checkpoint::verify(str::from_utf8(&note).unwrap(), log.key()).unwrap().size, log.size(), "{host}");
+        for path in ["/tile/0/000.p/2", "/api/v2/tile/0/000.p/2"] {
+            let answer = ask(host, path).await;
+            let hashes = [0, 1].map(|index| leaf_hash(&log.entry(index).unwrap().leaf));
+            assert_eq!(
+                (answer.body.as_slice(), answer.header("cache-control")),
+                (hashes.as_flattened(), cache),
+                "{host}"
+            );
+        }
+    }
+    // The same path of another log is not what somebody has who asked for it before.
+    let tag = alias.header("etag").to_owned();
+    let again =
+        with(&served, move |http| http.send_to("localhost", "GET", "/tile/0/000.p/2", &[("if-none-match", &tag)]));
+    assert_eq!(again.await.status, 200);
 }
 
 /// A leaf that rotted on disk is not sent out to be kept for ever; what is whole still is.

@@ -75,6 +75,11 @@ async fn rebuild(directory: PathBuf) -> anyhow::Result<Rebuilt> {
 
 fn text(rebuilt: &Rebuilt, took: Duration) -> String {
     let resumed = if rebuilt.from > 0 { format!(", going on from entry {}", rebuilt.from) } else { String::new() };
+    let missing = match rebuilt.missing {
+        0 => String::new(),
+        count => format!("; {count} payloads are MISSING, run `countersign log fsck`"),
+    };
     let (origin, entries, rows) = (&rebuilt.origin, rebuilt.entries, rebuilt.rows);
-    format!("views of {origin} rebuilt: {entries} entries, {rows} rows{resumed}, in {:.1} s", took.as_secs_f64())
+    let seconds = took.as_secs_f64();
+    format!("views of {origin} rebuilt: {entries} entries, {rows} rows{resumed}, in {seconds:.1} s{missing}")
 }
