@@ -192,9 +192,6 @@ impl Served {
     }
 
     /// Requests that were answered with 200.
-    pub fn cosigned(&self) -> u64 {
-        self.shared.cosigned.load(Ordering::SeqCst)
-    }
 
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
