@@ -13,7 +13,7 @@ use super::{
 };
 
 /// So long a control may take to turn red.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A guard that is off.
 #[derive(Debug, Clone, Copy)]

@@ -17,7 +17,7 @@ use fuser::{
 use super::disk::{Course, Disk, Node, ROOT};
 
 /// The kernel may remember names and attributes: nothing changes behind its back.
-const FOREVER: Duration = Duration::from_secs(3600);
+const FOREVER: Duration = Duration::from_hours(1);
 
 /// A mounted disk; unmounted when dropped.
 pub struct Mount {

@@ -20,7 +20,7 @@ use super::{
 };
 
 /// No run of a process takes so long unless it hangs.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 /// The longest message: an acknowledgement of the largest batch.
 const LONGEST: usize = 128 * 1024;
 const SIGKILL: i32 = 9;

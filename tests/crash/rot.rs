@@ -66,7 +66,9 @@ fn template(home: &Path, seed: u64, random: &mut Seed, run: &mut Run) -> Ledger 
         let mut story = Story::default();
         let (sender, messages) = mpsc::channel();
         worker::append(orders, Outbox::Channel(sender));
-        messages.into_iter().for_each(|message| story.take_in(message, &mut ledger));
+        for message in messages {
+            story.take_in(message, &mut ledger);
+        }
         story.expect_no_failure();
         run.heard(&mut story);
     }
@@ -135,7 +137,7 @@ fn pick<'a>(files: &'a [(String, PathBuf)], random: &mut Seed) -> (&'a str, &'a 
     classes.dedup();
     let class = *random.pick(&classes);
     let of_class: Vec<&PathBuf> = files.iter().filter(|(found, _)| found == class).map(|(_, path)| path).collect();
-    (class, random.pick(&of_class))
+    (class, of_class[random.index(of_class.len())])
 }
 
 /// Changes a file somehow, and says how.

@@ -87,6 +87,7 @@ impl Append {
 
 /// Which guards are on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(clippy::struct_excessive_bools, reason = "each guard is on or off, whatever the others are")]
 pub struct Guards {
     pub sync: bool,
     pub anchor: bool,
@@ -101,8 +102,7 @@ impl Guards {
     pub const AWAY: Self = Self { home: false, ..Self::ON };
 
     pub fn skips(self) -> Skips {
-        let skips = audit::options().skips;
-        Skips { sync_unsafe: !self.sync, anchor_unsafe: !self.anchor, recompute_unsafe: !self.recompute, ..skips }
+        Skips { sync_unsafe: !self.sync, anchor_unsafe: !self.anchor, recompute_unsafe: !self.recompute }
     }
 }
 
