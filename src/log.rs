@@ -30,7 +30,7 @@ use tokio::sync::{oneshot, watch};
 
 use crate::{
     model::{Digest, Identity, limits},
-    store::{NoRoom, Room, Store, StoreError},
+    store::{self, NoRoom, Room, Store, StoreError},
     tlog::{
         CheckpointError, Hash, HashReader as _, NodeId, ProofError, VerifierKey, check_inclusion, leaf_hash, proof,
         prove_consistency, prove_inclusion, root_of, tile,
@@ -646,8 +646,8 @@ fn check_drafts(drafts: &[Draft]) -> Result<(), LogError> {
 }
 
 fn prepare(draft: Draft) -> Prepared {
-    let hash = leaf_hash(&draft.leaf);
-    Prepared { hash, rows: views::rows(&draft.payload), leaf: draft.leaf, payload: draft.payload }
+    let Draft { leaf, payload } = draft;
+    Prepared { hash: leaf_hash(&leaf), payload_sum: store::sum(&payload), rows: views::rows(&payload), leaf, payload }
 }
 
 async fn off_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, LogError> {

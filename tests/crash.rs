@@ -5,7 +5,7 @@
 //! |---|---|---|
 //! | `kill` | `kill -9` at random microseconds | the log opens and holds what its clients were told |
 //! | `steps` | a step of a commit fails, done or not, or the process dies there | the same; nothing more was written |
-//! | `memory` | bits of a batch flip before it is signed | it is refused, or nothing signed is wrong |
+//! | `memory` | bits of a batch flip before it is signed | it is refused, and nothing of it is there |
 //! | `syscalls` | the Nth write, sync, rename ... fails, or kills | the same as for `steps` |
 //! | `power` | power cuts on a disk that keeps any part of what was not synced; syncs that fail | the log opens and holds |
 //! | `lies` | the same, where the disk lies about syncs of the database | what is lost is named |

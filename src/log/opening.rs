@@ -49,7 +49,7 @@ pub(super) fn create(
         store.put_meta(batch, "origin", origin.as_bytes())?;
         store.put_meta(batch, "key", &public)?;
         store.put_meta(batch, "head", checkpoint.as_bytes())?;
-        store.put_entry(batch, 0, &NewEntry { leaf: &leaf, hash: &root, payload: &[], rows: &[] })?;
+        store.put_entry(batch, 0, &NewEntry { leaf: &leaf, hash: &root, payload: &[], payload_sum: 0, rows: &[] })?;
         Ok((1, root))
     })?;
     Ok(())

@@ -38,13 +38,13 @@ impl Store {
             for (leaf, index) in leaves.iter().zip(from..) {
                 let key = index.to_be_bytes();
                 if self.index_of(&hash(leaf))? == Some(index) {
-                    batch.0.delete_cf(self.family(DEDUP)?, hash(leaf));
+                    batch.delete(self.into(DEDUP)?, &hash(leaf));
                 }
                 for row in rows(&self.payload(index)?.unwrap_or_default()) {
-                    batch.0.delete_cf(self.family(VIEWS)?, [row.as_slice(), &key].concat());
+                    batch.delete(self.into(VIEWS)?, &[row.as_slice(), &key].concat());
                 }
-                batch.0.delete_cf(self.family(PAYLOADS)?, key);
-                batch.0.delete_cf(self.family(LEAVES)?, key);
+                batch.delete(self.into(PAYLOADS)?, &key);
+                batch.delete(self.into(LEAVES)?, &key);
             }
             self.commit(batch)?;
             from = from.saturating_add(last);

@@ -21,8 +21,8 @@ use std::{
 };
 
 use countersign::{
-    log::{self, Draft, Log, LogError, Options, Receipt, Skips},
-    store::{StoreError, anchor::AnchorError},
+    log::{self, Draft, Log, LogError, Options, Receipt},
+    store::{Room, StoreError, anchor::AnchorError},
     tlog::{Hash, check_consistency, check_inclusion},
 };
 use sha2::{Digest as _, Sha256};
@@ -77,9 +77,9 @@ impl Findings {
     }
 }
 
-/// The options of every log of the programme. Directories are copied about, so a copy is not refused.
+/// The options of every log of the programme, which may be in a small memory.
 pub fn options() -> Options {
-    Options { skips: Skips::default(), ..Options::default() }
+    Options { room: Room { reserve: 1024 * 1024, ballast: 0 }, ..Options::default() }
 }
 
 /// Makes the log.

@@ -42,7 +42,7 @@ pub fn run(ground: &Ground, seed: u64, guards: Guards) -> Run {
             8 => Failure::Refused,
             _ => Failure::Reported,
         };
-        let planned = (1 + random.scaled(900), failure);
+        let planned = (1 + if random.chance(50) { random.below(700) } else { random.scaled(700) }, failure);
         let create = round == 0;
         cut(home.path(), Lies::None, planned, &mut ledger, &mut random, &mut run, |orders| Append {
             create,

@@ -12,8 +12,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::process::{Pid, Signal, kill_process_group};
-
 use super::{
     ledger::Ledger,
     worker::{Message, ORDERS, Orders, Work},
@@ -118,6 +116,7 @@ impl Story {
 /// A running process of [`super::worker`].
 pub struct Process {
     child: Child,
+    is_traced: bool,
     inbox: UnixDatagram,
     /// Holds the socket and what the process wrote to its standard error. A short path: sockets must have one.
     home: tempfile::TempDir,
@@ -149,7 +148,7 @@ impl Process {
             .stderr(errors)
             .spawn()
             .unwrap();
-        Self { child, inbox, home, story: Story::default() }
+        Self { child, is_traced: !tracer.is_empty(), inbox, home, story: Story::default() }
     }
 
     /// Listens until the process ends, or until `kill` or `cut` says that it must.
@@ -187,11 +186,14 @@ impl Process {
         self.end(status)
     }
 
-    /// Kills the process and what traces it.
-    fn kill(&self) {
-        let pid = Pid::from_child(&self.child);
-        // It may have ended by itself.
-        let _: rustix::io::Result<()> = kill_process_group(pid, Signal::KILL);
+    /// Kills the process, and first what is traced by it: it would outlive its tracer.
+    fn kill(&mut self) {
+        if self.is_traced {
+            let group = format!("-{}", self.child.id());
+            // It may have ended by itself.
+            let _: io::Result<ExitStatus> = Command::new("kill").args(["-9", "--", &group]).status();
+        }
+        self.child.kill().unwrap();
     }
 
     /// Takes in one message. `None` does not wait for one.

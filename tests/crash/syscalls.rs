@@ -16,7 +16,8 @@ use super::{
 /// Processes in the life of one log.
 const ROUNDS: u64 = 5;
 
-/// A kind of system call, how it can fail, and from which number on: the first opens are those of the program's loader.
+/// A kind of system call, how it can fail, and from which number on: the first opens are those of the program's loader,
+/// the first write is that of the test harness.
 struct Call {
     calls: &'static str,
     errors: &'static [&'static str],
@@ -25,7 +26,7 @@ struct Call {
 }
 
 const CALLS: [Call; 9] = [
-    Call { calls: "write", errors: &["EIO", "ENOSPC"], first: 1, spread: 150 },
+    Call { calls: "write", errors: &["EIO", "ENOSPC"], first: 2, spread: 150 },
     Call { calls: "pwrite64", errors: &["EIO", "ENOSPC"], first: 1, spread: 60 },
     Call { calls: "fdatasync", errors: &["EIO", "ENOSPC"], first: 1, spread: 80 },
     Call { calls: "fsync", errors: &["EIO", "ENOSPC"], first: 1, spread: 20 },
