@@ -37,7 +37,7 @@ use tokio::sync::{oneshot, watch};
 
 use crate::{
     model::limits,
-    store::{NoRoom, Room, StoreError},
+    store::{self, NoRoom, Room, StoreError},
     tlog::{
         CheckpointError, Hash, HashReader as _, NodeId, ProofError, VerifierKey, check_inclusion, leaf_hash, proof,
         prove_consistency, prove_inclusion, root_of,
@@ -505,9 +505,9 @@ fn check_drafts(drafts: &[Draft]) -> Result<(), LogError> {
 }
 
 fn prepare(draft: Draft) -> Prepared {
-    let hash = leaf_hash(&draft.leaf);
-    let rows = views::rows(&draft.leaf, Some(&draft.payload));
-    Prepared { hash, rows, leaf: draft.leaf, payload: draft.payload }
+    let Draft { leaf, payload } = draft;
+    let rows = views::rows(&leaf, Some(&payload));
+    Prepared { hash: leaf_hash(&leaf), payload_sum: store::sum(&payload), rows, leaf, payload }
 }
 
 async fn off_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, LogError> {

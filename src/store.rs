@@ -65,6 +65,7 @@
 
 pub mod anchor;
 mod backup;
+mod batch;
 mod erase;
 mod options;
 mod room;
@@ -76,12 +77,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rocksdb::{
-    ColumnFamily, DB, Direction, ErrorKind, FlushOptions, IteratorMode, ReadOptions, WriteBatch, WriteBatchIteratorCf,
-    WriteOptions,
-};
+use rocksdb::{ColumnFamily, DB, Direction, ErrorKind, FlushOptions, IteratorMode, ReadOptions, WriteOptions};
 
 use anchor::{Anchor, AnchorError};
+pub use batch::{Batch, sum};
+use batch::{Family, id_of};
 use room::Headroom;
 pub use room::{NoRoom, Room};
 
@@ -118,6 +118,9 @@ pub enum StoreError {
     /// The anchor cannot be used.
     #[error(transparent)]
     Anchor(#[from] AnchorError),
+    /// A batch is no longer what was put into it.
+    #[error("bytes changed in memory before they were stored; nothing was written. Check this machine's memory")]
+    Memory,
     /// The database cannot be used.
     #[error("the log's database failed: {0}")]
     Database(#[from] rocksdb::Error),
@@ -145,33 +148,14 @@ const FAMILIES: [&str; 7] = [META, LEAVES, TILES, PAYLOADS, VIEWS, DEDUP, ERASED
 pub struct Store {
     db: DB,
     path: PathBuf,
-    /// How a batch names the column family of the leaves.
-    leaves_id: u32,
+    /// How a batch names each column family.
+    ids: [u32; FAMILIES.len()],
     headroom: Headroom,
 }
 
 impl std::fmt::Debug for Store {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Store").field("path", &self.path).finish_non_exhaustive()
-    }
-}
-
-/// Everything that one commit writes; nothing of it is there before [`Store::commit`], all of it after.
-#[derive(Default)]
-pub struct Batch(WriteBatch);
-
-impl Batch {
-    /// Lets `damage` change the finished batch's bytes, as broken memory would. For tests alone.
-    pub fn damage_unsafe(&mut self, damage: &dyn Fn(&mut [u8])) {
-        let mut bytes = self.0.data().to_vec();
-        damage(&mut bytes);
-        self.0 = WriteBatch::from_data(&bytes);
-    }
-}
-
-impl std::fmt::Debug for Batch {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Batch").field("rows", &self.0.len()).field("bytes", &self.0.size_in_bytes()).finish()
     }
 }
 
@@ -302,12 +286,9 @@ impl Store {
     }
 
     fn new(db: DB, path: &Path) -> Result<Self, StoreError> {
-        let mut store = Self { db, path: path.to_owned(), leaves_id: 0, headroom: Headroom::none(path) };
-        let mut probe = WriteBatch::default();
-        probe.put_cf(store.family(LEAVES)?, [], []);
-        let mut id = FamilyId::default();
-        probe.iterate_cf(&mut id);
-        store.leaves_id = id.0;
+        let mut store = Self { db, path: path.to_owned(), ids: [0; FAMILIES.len()], headroom: Headroom::none(path) };
+        let ids = FAMILIES.iter().map(|name| Ok(id_of(store.family(name)?))).collect::<Result<Vec<_>, StoreError>>()?;
+        store.ids.copy_from_slice(&ids);
         Ok(store)
     }
 
@@ -318,8 +299,15 @@ impl Store {
         })
     }
 
+    /// A column family, to put rows into it.
+    fn into(&self, name: &str) -> Result<Family<'_>, StoreError> {
+        let ids = FAMILIES.iter().zip(self.ids);
+        let id = ids.into_iter().find(|(known, _)| **known == name).map(|(_, id)| id).unwrap_or_default();
+        Ok(Family { handle: self.family(name)?, id })
+    }
+
     fn put(&self, batch: &mut Batch, family: &str, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
-        batch.0.put_cf(self.family(family)?, key, value);
+        batch.put(self.into(family)?, key, value);
         Ok(())
     }
 
@@ -342,7 +330,7 @@ impl Store {
         has_payload.fill(u8::from(!entry.payload.is_empty()));
         self.put(batch, DEDUP, entry.hash, &place)?;
         if !entry.payload.is_empty() {
-            self.put(batch, PAYLOADS, &key, entry.payload)?;
+            batch.put_summed(self.into(PAYLOADS)?, &key, entry.payload, entry.payload_sum);
         }
         self.put_rows(batch, index, entry.rows)
     }
@@ -353,6 +341,9 @@ impl Store {
     }
 
     /// Writes a batch, all or nothing, and syncs it to disk.
+    ///
+    /// # Errors
+    /// [`StoreError::Memory`] if its bytes are no longer those that were put in: nothing was written.
     pub fn commit(&self, batch: Batch) -> Result<(), StoreError> {
         self.write(batch, true)
     }
@@ -365,13 +356,19 @@ impl Store {
     fn write(&self, batch: Batch, sync: bool) -> Result<(), StoreError> {
         let mut options = WriteOptions::default();
         options.set_sync(sync);
-        Ok(self.db.write_opt(batch.0, &options)?)
+        batch.check()?;
+        Ok(self.db.write_opt(batch.rows, &options)?)
     }
 
     /// Calls `visit` with index and bytes of every leaf of a finished batch, read back from the very bytes that
     /// [`Store::commit`] will write.
-    pub fn each_leaf(&self, batch: &Batch, visit: impl FnMut(u64, &[u8])) {
-        batch.0.iterate_cf(&mut Leaves { family: self.leaves_id, visit });
+    pub fn each_leaf(&self, batch: &Batch, mut visit: impl FnMut(u64, &[u8])) -> Result<(), StoreError> {
+        batch.each(self.into(LEAVES)?.id, |key, leaf| {
+            if let Some(index) = u64_of(key) {
+                visit(index, leaf);
+            }
+        });
+        Ok(())
     }
 
     /// Whether a batch of `bytes` can be written without the disk becoming full.
@@ -517,42 +514,10 @@ pub struct NewEntry<'a> {
     pub hash: &'a [u8; 32],
     /// The payload; empty for none.
     pub payload: &'a [u8],
+    /// The payload's [`sum`] when its caller handed it in.
+    pub payload_sum: u32,
     /// Rows of the views, without the index.
     pub rows: &'a [Vec<u8>],
-}
-
-/// Visits the leaves of a batch.
-struct Leaves<F> {
-    family: u32,
-    visit: F,
-}
-
-impl<F: FnMut(u64, &[u8])> WriteBatchIteratorCf for Leaves<F> {
-    fn put_cf(&mut self, family: u32, key: &[u8], value: &[u8]) {
-        if family == self.family
-            && let Some(index) = u64_of(key)
-        {
-            (self.visit)(index, value);
-        }
-    }
-
-    fn delete_cf(&mut self, _family: u32, _key: &[u8]) {}
-
-    fn merge_cf(&mut self, _family: u32, _key: &[u8], _value: &[u8]) {}
-}
-
-/// The column family of the last row put into a batch.
-#[derive(Default)]
-struct FamilyId(u32);
-
-impl WriteBatchIteratorCf for FamilyId {
-    fn put_cf(&mut self, family: u32, _key: &[u8], _value: &[u8]) {
-        self.0 = family;
-    }
-
-    fn delete_cf(&mut self, _family: u32, _key: &[u8]) {}
-
-    fn merge_cf(&mut self, _family: u32, _key: &[u8], _value: &[u8]) {}
 }
 
 fn explain(path: &Path, source: rocksdb::Error) -> StoreError {

@@ -1,88 +1,144 @@
-//! `kill -9` in the middle of signing: whatever was acknowledged is there and proves; nothing half.
+//! The crash programme: nothing acknowledged is ever lost or unsaid, whatever happens to the process, the system calls,
+//! the disk and the memory. `scripts/crash` runs it for as long as one likes; the tests here are its short form.
+//!
+//! | part | what happens | and then |
+//! |---|---|---|
+//! | `kill` | `kill -9` at random microseconds | the log opens and holds what its clients were told |
+//! | `steps` | a step of a commit fails, done or not, or the process dies there | the same; nothing more was written |
+//! | `memory` | bits of a batch flip before it is signed | it is refused, and nothing of it is there |
+//! | `syscalls` | the Nth write, sync, rename ... fails, or kills | the same as for `steps` |
+//! | `power` | power cuts on a disk that keeps any part of what was not synced; syncs that fail | the log opens and holds |
+//! | `lies` | the same, where the disk lies about syncs of the database | what is lost is named |
+//! | `rot` | bytes of any file change | harmless or named, never a wrong answer |
+//!
+//! Clients keep a [`ledger`] of all they are told; [`audit`] holds the log against it. A run follows from its seed, as
+//! far as timing allows: `scripts/crash --part kill --seed 0x1 --runs 1` repeats one.
 
-use std::sync::{
-    Arc, Mutex,
-    atomic::{AtomicBool, AtomicUsize, Ordering},
-};
+mod audit;
+mod controls;
+mod disk;
+mod entry;
+mod key;
+mod kill;
+mod ledger;
+mod mount;
+mod power;
+mod process;
+mod programme;
+mod rot;
+mod run;
+mod seed;
+mod signing;
+mod steps;
+mod syscalls;
+mod worker;
 
-use countersign::{
-    grpc::v1::{self, signing_service_client::SigningServiceClient},
-    model::{Digest, TrustedRoot, verify},
-};
+use std::{env, path::Path, sync::OnceLock, time::Duration, time::Instant};
 
-use crate::daemon::{self, Daemon};
+use disk::Lies;
+use run::{Ground, Run};
+use worker::Guards;
 
-const CALLERS: usize = 16;
-const SIGNINGS: usize = 1_000;
-const KILLS: usize = 10;
+/// So long each part runs in its short form.
+const SHORT: Duration = Duration::from_secs(4);
 
-type Ledger = Arc<Mutex<Vec<(Digest, u64, Vec<u8>)>>>;
+fn ground() -> &'static Ground {
+    static GROUND: OnceLock<Ground> = OnceLock::new();
+    GROUND.get_or_init(|| Ground::new(&Path::new(env!("CARGO_TARGET_TMPDIR")).join("crash")))
+}
 
-fn request(digest: &Digest) -> v1::SignRequest {
-    v1::SignRequest {
-        subjects: vec![v1::Subject { name: String::new(), digest: digest.to_string() }],
-        kind: v1::ArtifactKind::Image.into(),
-        attach: false,
+/// Blocks until it is done. The programme's own threads are not asynchronous.
+fn wait_for<T>(future: impl Future<Output = T>) -> T {
+    static RUNTIME: OnceLock<tokio::runtime::Runtime> = OnceLock::new();
+    RUNTIME.get_or_init(|| tokio::runtime::Runtime::new().unwrap()).block_on(future)
+}
+
+/// Whether a part can run here; where `scripts/test` installed what it needs, it must.
+fn can_run(probe: Result<(), String>, required: bool) -> bool {
+    let Err(why) = probe else { return true };
+    assert!(!required, "{why}");
+    println!("skipped: {why}");
+    false
+}
+
+/// Runs a part with seeds 1, 2, 3 and so on, for a short time, at least twice.
+fn run_shortly(run: impl Fn(&Ground, u64) -> Run) {
+    let started = Instant::now();
+    for seed in 1.. {
+        let run = run(ground(), seed);
+        println!("{}", run.line());
+        assert!(run.wrong.is_empty(), "{:#?}", run.wrong);
+        if seed >= 2 && started.elapsed() > SHORT {
+            break;
+        }
     }
 }
 
-/// Signs until the service dies or the work is done; every acknowledgement goes into the ledger.
-async fn call_until_killed(daemon: &Daemon, ledger: &Ledger, next: &AtomicUsize, stop: &AtomicBool) {
-    let Ok(channel) = daemon.try_channel("builder").await else { return };
-    let mut client = SigningServiceClient::new(channel);
-    while !stop.load(Ordering::SeqCst) {
-        let number = next.fetch_add(1, Ordering::SeqCst);
-        let digest = Digest::of(&number.to_be_bytes());
-        let Ok(answer) = client.sign(request(&digest)).await else { return };
-        let signed = answer.into_inner().bundles.pop().expect("one bundle for one subject");
-        let index = signed.entry.expect("an entry").index;
-        ledger.lock().unwrap().push((digest, index, signed.bundle.to_vec()));
+#[test]
+fn what_was_acknowledged_survives_kill_nine() {
+    run_shortly(kill::run);
+}
+
+#[test]
+fn what_was_acknowledged_survives_failing_steps() {
+    run_shortly(steps::run);
+}
+
+#[test]
+fn nothing_wrong_is_signed_when_memory_breaks() {
+    run_shortly(|ground, seed| steps::memory(ground, seed, Guards::ON));
+}
+
+#[test]
+fn what_was_acknowledged_survives_failing_system_calls() {
+    if can_run(syscalls::probe(), env::var_os("CI_REQUIRE_STRACE").is_some()) {
+        run_shortly(syscalls::run);
     }
 }
 
-/// Done when: 1,000 signings from 16 callers, ten kills at random moments, no acknowledged bundle missing or invalid.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn acknowledged_bundles_survive_kill_nine() {
-    let mut daemon = Daemon::init(None, "");
-    let ledger = Ledger::default();
-    let next = AtomicUsize::new(0);
-    let mut rounds = 0;
-    while rounds < KILLS || ledger.lock().unwrap().len() < SIGNINGS {
-        daemon.start();
-        let stop = AtomicBool::new(false);
-        let before = ledger.lock().unwrap().len();
-        let wanted = before + 20 + usize::from(Digest::of(&rounds.to_be_bytes()).as_bytes()[0]);
-        let pid = daemon.pid();
-        let killer = async {
-            // The moment of the kill is wherever the callers are when this many answers have come.
-            while ledger.lock().unwrap().len() < wanted {
-                tokio::task::yield_now().await;
-                tokio::time::sleep(std::time::Duration::from_micros(300)).await;
-            }
-            daemon::kill_nine(pid);
-            stop.store(true, Ordering::SeqCst);
-        };
-        let callers =
-            futures_util::future::join_all((0..CALLERS).map(|_| call_until_killed(&daemon, &ledger, &next, &stop)));
-        tokio::join!(killer, callers);
-        daemon.kill();
-        rounds += 1;
+#[test]
+fn what_was_acknowledged_survives_power_cuts() {
+    if can_run(power::probe(), false) {
+        run_shortly(|ground, seed| power::run(ground, seed, Guards::AWAY));
     }
-    let fsck = daemon::run(&["log", "fsck", "--data", daemon.data().to_str().unwrap()]);
-    assert!(fsck.status.success(), "{}", daemon::text(&fsck));
+}
 
-    daemon.start();
-    let root = TrustedRoot::parse(&std::fs::read_to_string(daemon.trusted_root()).unwrap()).unwrap();
-    let mut log = v1::log_service_client::LogServiceClient::new(daemon.channel("builder").await);
-    let ledger = std::mem::take(&mut *ledger.lock().unwrap());
-    println!("{rounds} kills, {} acknowledged bundles", ledger.len());
-    assert!(rounds >= KILLS && ledger.len() >= SIGNINGS);
-    for (digest, index, bundle) in ledger {
-        let verified = verify::verify(&bundle, &digest, &root).unwrap();
-        assert_eq!(verified.log().unwrap().index, index);
-        let logged = log.get_entry(v1::GetEntryRequest { index, ..Default::default() }).await.unwrap().into_inner();
-        let parsed = verify::parse_bundle(&bundle).unwrap();
-        let body = parsed.verification_material.tlog_entries[0].canonicalized_body.as_bytes().to_vec();
-        assert_eq!(logged.entry.unwrap().leaf, body, "entry {index} is what was acknowledged");
+#[test]
+fn what_a_lying_disk_lost_is_named() {
+    if can_run(power::probe(), false) {
+        run_shortly(|ground, seed| power::lying(ground, seed, Lies::Database, Guards::AWAY));
+    }
+}
+
+#[test]
+fn rotten_files_are_harmless_or_named() {
+    run_shortly(rot::run);
+}
+
+#[test]
+fn without_its_guards_the_log_fails_these_tests() {
+    for control in controls::CONTROLS {
+        if !control.needs_mount || can_run(power::probe(), false) {
+            let (after, run) = control.turn_red(ground(), 1).unwrap_or_else(|| panic!("{} and is green", control.name));
+            println!("{}: red after {after:?}: {}", control.name, run.line());
+        }
+    }
+}
+
+/// Not a test: the process that is killed, see [`worker`].
+#[test]
+#[ignore = "started by the crash programme"]
+fn worker_process() {
+    if let Ok(orders) = env::var(worker::ORDERS) {
+        worker::main(&orders);
+    }
+}
+
+/// Not a test: the whole programme, see [`programme`].
+#[test]
+#[ignore = "run by scripts/crash"]
+fn whole_programme() {
+    if env::var_os("COUNTERSIGN_CRASH_HOME").is_some() {
+        programme::main();
     }
 }

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use super::{Draft, Entry, Head, Log, LogError, Options, opening, sequencer::add_to_tiles, views};
 use crate::{
-    store::{Batch, NewEntry, Store, anchor::Anchor},
+    store::{self, Batch, NewEntry, Store, anchor::Anchor},
     tlog::{Checkpoint, Delta, Hash, VerifierKey, leaf_hash, root_of},
 };
 
@@ -111,7 +111,7 @@ pub fn restore(dir: &Path, catch_up: CatchUp<'_>) -> Result<Restored, LogError> 
 }
 
 fn settle(anchor: &mut Anchor, head: &Head) -> Result<(), LogError> {
-    Ok(anchor.settle(head.size, head.root).map_err(crate::store::StoreError::from)?)
+    Ok(anchor.settle(head.size, head.root).map_err(store::StoreError::from)?)
 }
 
 /// A copy that grows to what its source has.
@@ -155,8 +155,9 @@ impl Copy<'_> {
         let mut batch = Batch::default();
         let hashes: Vec<Hash> = entries.iter().map(|entry| leaf_hash(&entry.leaf)).collect();
         for ((entry, hash), index) in entries.iter().zip(&hashes).zip(self.size..) {
-            let rows = views::rows(&entry.leaf, Some(&entry.payload));
-            let new = NewEntry { leaf: &entry.leaf, hash, payload: &entry.payload, rows: &rows };
+            let Draft { leaf, payload } = entry;
+            let rows = views::rows(leaf, Some(payload));
+            let new = NewEntry { leaf, hash, payload, payload_sum: store::sum(payload), rows: &rows };
             self.store.put_entry(&mut batch, index, &new)?;
         }
         let delta = Delta::append(self.size, &self.frontier, &hashes)

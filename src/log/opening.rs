@@ -51,7 +51,7 @@ pub(super) fn create(
         store.put_meta(batch, "key", &public)?;
         store.put_meta(batch, "head", checkpoint.as_bytes())?;
         store.put_views_state(batch, views::COMPLETE)?;
-        store.put_entry(batch, 0, &NewEntry { leaf: &leaf, hash: &root, payload: &[], rows: &[] })?;
+        store.put_entry(batch, 0, &NewEntry { leaf: &leaf, hash: &root, payload: &[], payload_sum: 0, rows: &[] })?;
         Ok((1, root))
     })?;
     Ok(())

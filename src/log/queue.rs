@@ -19,6 +19,8 @@ use crate::tlog::Hash;
 pub(super) struct Prepared {
     pub(super) leaf: Vec<u8>,
     pub(super) payload: Vec<u8>,
+    /// The payload's checksum, made by the caller.
+    pub(super) payload_sum: u32,
     pub(super) hash: Hash,
     pub(super) rows: Vec<Vec<u8>>,
 }

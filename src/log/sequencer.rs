@@ -11,8 +11,9 @@
 //!    from the finished batch, the very bytes about to be stored. A hash that differs means broken memory: the log stops
 //!    before anything is signed. Then it signs the checkpoint. Nobody sees it yet, so another one of the same size after
 //!    a crash is harmless.
-//! 4. The writer writes one synced batch: leaves, tiles, payloads, views, head. Crash: the batch is there or not, whole;
-//!    nobody was answered either way. The sequencer is at the next open batch already.
+//! 4. The writer sums the whole batch up (see `store::batch`), so that no other row of it changed in memory either, and
+//!    writes one synced batch: leaves, tiles, payloads, views, head. Crash: the batch is there or not, whole; nobody was
+//!    answered either way. The sequencer is at the next open batch already.
 //! 5. The publisher writes and syncs the anchor, while the writer is at the next batch. Crash before: the database is
 //!    ahead of the anchor, which opening accepts (see `store::anchor`).
 //! 6. The publisher makes the head visible and answers. From here on the batch may never be missing. The caller makes
@@ -29,7 +30,7 @@ use tokio::sync::oneshot;
 
 use super::{
     LogError, Shared,
-    queue::{Amount, Request},
+    queue::{Amount, Prepared, Request},
     snapshot::{Head, Snapshot},
     writer::Sealed,
 };
@@ -67,7 +68,7 @@ pub struct Skips {
     pub sync_unsafe: bool,
     /// The anchor is neither written nor held against the database.
     pub anchor_unsafe: bool,
-    /// Leaves are not hashed again before the checkpoint is signed.
+    /// Leaves are not hashed again before the checkpoint is signed, nor is the batch summed up before it is written.
     pub recompute_unsafe: bool,
     /// A copy of a log is opened as if it were the log itself.
     pub home_unsafe: bool,
@@ -211,7 +212,8 @@ impl Sequencer {
                 continue;
             }
             let index = self.next_index();
-            let new = NewEntry { leaf: &entry.leaf, hash: &entry.hash, payload: &entry.payload, rows: &entry.rows };
+            let Prepared { leaf, payload, payload_sum, hash, rows } = entry;
+            let new = NewEntry { leaf, hash, payload, payload_sum: *payload_sum, rows };
             self.shared.store.put_entry(&mut self.open.batch, index, &new)?;
             self.open.seen.insert(entry.hash, index);
             self.open.hashes.push(entry.hash);
@@ -269,7 +271,9 @@ impl Sequencer {
         if let Some(damage) = &self.shared.damage {
             open.batch.damage_unsafe(damage.as_ref());
         }
-        if !self.shared.skips.recompute_unsafe {
+        if self.shared.skips.recompute_unsafe {
+            open.batch.unchecked_unsafe();
+        } else {
             recompute(store, &open.batch, &delta)?;
         }
         let (size, root) = (delta.edge().size(), delta.edge().root());
@@ -283,7 +287,7 @@ impl Sequencer {
 fn recompute(store: &Store, batch: &Batch, delta: &Delta) -> Result<(), LogError> {
     let mut expected = (delta.old_size()..).zip(delta.new_nodes(0));
     let mut same = true;
-    store.each_leaf(batch, |index, leaf| same &= expected.next() == Some((index, &leaf_hash(leaf))));
+    store.each_leaf(batch, |index, leaf| same &= expected.next() == Some((index, &leaf_hash(leaf))))?;
     if same && expected.next().is_none() {
         Ok(())
     } else {

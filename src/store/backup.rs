@@ -39,13 +39,13 @@ impl Store {
             for (leaf, index) in leaves.iter().zip(from..) {
                 let key = index.to_be_bytes();
                 if self.index_of(&hash(leaf))? == Some(index) {
-                    batch.0.delete_cf(self.family(DEDUP)?, hash(leaf));
+                    batch.delete(self.into(DEDUP)?, &hash(leaf));
                 }
                 for row in rows(leaf, self.payload(index)?.as_deref()) {
-                    batch.0.delete_cf(self.family(VIEWS)?, row_key(&row, index));
+                    batch.delete(self.into(VIEWS)?, &row_key(&row, index));
                 }
-                batch.0.delete_cf(self.family(PAYLOADS)?, key);
-                batch.0.delete_cf(self.family(LEAVES)?, key);
+                batch.delete(self.into(PAYLOADS)?, &key);
+                batch.delete(self.into(LEAVES)?, &key);
             }
             self.commit(batch)?;
             from = from.saturating_add(last);

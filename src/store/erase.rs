@@ -4,7 +4,7 @@
 //! rewritten. So all memtables are flushed, which lets the old write-ahead logs go, and the few files that hold the keys
 //! are rewritten at once, their blobs too. Leaves and tiles are not touched: every proof stays as it is.
 
-use rocksdb::{BottommostLevelCompaction, CompactOptions, WriteBatch};
+use rocksdb::{BottommostLevelCompaction, CompactOptions};
 
 use super::{Batch, ERASED, META, PAYLOADS, Store, StoreError, VIEWS, views::row_key};
 
@@ -12,13 +12,13 @@ impl Store {
     /// Deletes the payload of entry `index` and its view rows (`rows`, without the index), synced, and remembers that.
     pub fn erase(&self, index: u64, rows: &[Vec<u8>]) -> Result<(), StoreError> {
         let key = index.to_be_bytes();
-        let mut batch = WriteBatch::default();
-        batch.delete_cf(self.family(PAYLOADS)?, key);
+        let mut batch = Batch::default();
+        batch.delete(self.into(PAYLOADS)?, &key);
         for row in rows {
-            batch.delete_cf(self.family(VIEWS)?, row_key(row, index));
+            batch.delete(self.into(VIEWS)?, &row_key(row, index));
         }
-        batch.put_cf(self.family(ERASED)?, key, []);
-        self.commit(Batch(batch))?;
+        batch.put(self.into(ERASED)?, &key, &[]);
+        self.commit(batch)?;
         self.purge(index, rows)
     }
 

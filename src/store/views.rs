@@ -181,15 +181,15 @@ impl Store {
 
     /// Removes every row.
     pub fn clear_rows(&self, batch: &mut Batch) -> Result<(), StoreError> {
-        batch.0.delete_range_cf(self.family(VIEWS)?, [].as_slice(), END.as_slice());
+        batch.delete_range(self.into(VIEWS)?, &[], &END);
         Ok(())
     }
 
     /// Adds rows of the entry at `index`.
     pub fn put_rows(&self, batch: &mut Batch, index: u64, rows: &[Vec<u8>]) -> Result<(), StoreError> {
-        let views = self.family(VIEWS)?;
+        let views = self.into(VIEWS)?;
         for row in rows {
-            batch.0.put_cf(views, row_key(row, index), []);
+            batch.put(views, &row_key(row, index), &[]);
         }
         Ok(())
     }
