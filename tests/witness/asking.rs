@@ -216,8 +216,9 @@ async fn without_a_quorum_nothing_is_shown_and_the_entry_keeps_its_index() {
         assert!(matches!(log.tile(0, 0, 3), Err(LogError::NotFound)));
         assert!(log.is_writable());
         assert_metric(&metrics, "countersign_witness_quorum{mode=\"require\"} 0");
-        let counted = "countersign_witness_failures_total{witness=\"w1\",reason=\"unreachable\"}";
-        wait_for("the count", || metrics.encode().contains(counted));
+        let reason = if mood == Mood::Down { "unavailable" } else { "unreachable" };
+        let failures = format!("countersign_witness_failures_total{{witness=\"w1\",reason=\"{reason}\"}}");
+        wait_for(&failures, || metrics.encode().contains(&failures));
         // What is published can still be asked for.
         assert_eq!(append(&log, "before").await.unwrap().index, 1);
         place.witnesses[1].set(Mood::Up);

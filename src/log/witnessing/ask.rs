@@ -64,8 +64,9 @@ enum Failure {
 
 impl Failure {
     /// For the metric: a small closed set.
-    const fn reason(&self) -> &'static str {
+    fn reason(&self) -> &'static str {
         match self {
+            Self::Refused(status, _) if status.is_server_error() => "unavailable",
             Self::Unreachable(_) => "unreachable",
             Self::Ahead(_) => "ahead",
             Self::Refused(..) => "refused",
