@@ -36,13 +36,19 @@
 //! | anchor torn | the record | before, in the other slot | the same |
 //! | anchor synced | the record | with the batch | the batch is there; callers may have been answered |
 //!
-//! **Recovery** tolerates a torn tail and no other corruption (`TolerateCorruptedTailRecords`). The stricter mode refuses
-//! after an ordinary `kill -9`; the default one stops quietly *before* any corruption. What this mode still lets through
-//! is a write-ahead log that was cut, at a record's boundary or within what was synced, or one that is gone: the head
-//! that comes back is older than the anchor, and opening refuses ([`Lost`](crate::log::LogError::Lost)). A database of
-//! another history has another root at the anchor's size ([`Forked`](crate::log::LogError::Forked)). Bytes that rotted
-//! below are found by the database's checksums, and in the end by the hashes: opening recomputes the right edge, no
-//! proof leaves that does not verify, no leaf that does not hash to its node, and the audit recomputes everything.
+//! **Recovery** first takes a write-ahead log whose last record was cut off, and no other corruption ([`Tail::Whole`]).
+//! That is what `kill -9` leaves. A power cut may leave more of what was not synced: the end of a record and not its
+//! middle, or what lay on the disk before, and that looks like damage. So where that mode refuses, the log is looked at
+//! without writing, as it was before the first record that does not read. If that holds everything that the anchor
+//! speaks of, the rest was never acknowledged, and the log is opened there ([`Tail::Torn`]). If not, it is damage, it is
+//! refused, and nothing was changed: opening to write would throw away what can still be read behind it.
+//!
+//! What both modes let through is a write-ahead log that was cut, at a record's boundary or within what was synced, or
+//! one that is gone: the head that comes back is older than the anchor, and opening refuses
+//! ([`Lost`](crate::log::LogError::Lost)). A database of another history has another root at the anchor's size
+//! ([`Forked`](crate::log::LogError::Forked)). Bytes that rotted below are found by the database's checksums, and in the
+//! end by the hashes: opening recomputes the right edge, no proof leaves that does not verify, no leaf that does not hash
+//! to its node, and the audit recomputes everything.
 //!
 //! **A failed write or sync is final.** After one, nobody knows what the disk holds, and the kernel may call the same
 //! pages clean the next time. So the log writes nothing more until it is opened again. A disk that fills up must not
@@ -82,6 +88,7 @@ use rocksdb::{ColumnFamily, DB, Direction, ErrorKind, FlushOptions, IteratorMode
 use anchor::{Anchor, AnchorError};
 pub use batch::{Batch, sum};
 use batch::{Family, id_of};
+pub use options::Tail;
 use room::Headroom;
 pub use room::{NoRoom, Room};
 
@@ -132,6 +139,13 @@ pub enum StoreError {
         /// What the system said.
         source: io::Error,
     },
+}
+
+impl StoreError {
+    /// Whether the database met bytes that it cannot read: damage, or what a power cut left of the last writes.
+    pub fn is_corruption(&self) -> bool {
+        matches!(self, Self::Database(source) if source.kind() == ErrorKind::Corruption)
+    }
 }
 
 /// Column families.
@@ -198,7 +212,7 @@ impl Store {
         make_directory(&temporary)?;
         make_directory(&temporary.join(DATABASE))?;
         {
-            let mut options = options::database();
+            let mut options = options::database(Tail::Whole);
             options.create_if_missing(true);
             options.create_missing_column_families(true);
             let families = options::families(&FAMILIES);
@@ -222,34 +236,35 @@ impl Store {
     ///
     /// # Errors
     /// [`AnchorError::Copied`] where the directory is a copy that was not restored.
-    pub fn open(path: &Path, room: Room) -> Result<(Self, Anchor), StoreError> {
+    pub fn open(path: &Path, room: Room, tail: Tail) -> Result<(Self, Anchor), StoreError> {
         Self::check_shape(path)?;
         let anchor = Anchor::open(path)?;
-        Ok((Self::open_database(path, room)?, anchor))
+        Ok((Self::open_database(path, room, tail)?, anchor))
     }
 
     /// Opens a store for writing, also a copy that may be behind the log: to restore it. Elsewhere this invites a fork.
-    pub fn open_copy_unsafe(path: &Path, room: Room) -> Result<(Self, Anchor), StoreError> {
+    pub fn open_copy_unsafe(path: &Path, room: Room, tail: Tail) -> Result<(Self, Anchor), StoreError> {
         Self::check_shape(path)?;
         let anchor = Anchor::open_anywhere(path)?;
-        Ok((Self::open_database(path, room)?, anchor))
+        Ok((Self::open_database(path, room, tail)?, anchor))
     }
 
-    fn open_database(path: &Path, room: Room) -> Result<Self, StoreError> {
-        let db = DB::open_cf_descriptors(&options::database(), path.join(DATABASE), options::families(&FAMILIES))
+    fn open_database(path: &Path, room: Room, tail: Tail) -> Result<Self, StoreError> {
+        let db = DB::open_cf_descriptors(&options::database(tail), path.join(DATABASE), options::families(&FAMILIES))
             .map_err(|source| explain(path, source))?;
         let mut store = Self::checked(db, path)?;
         store.headroom = Headroom::open(path, room);
         Ok(store)
     }
 
-    /// Opens a store that no process has open, to look and change nothing; also a backup.
+    /// Opens a store that no process has open, to look and change nothing; also a backup, or one with a torn tail.
     pub fn open_read_only(path: &Path) -> Result<(Self, Anchor), StoreError> {
         Self::check_shape(path)?;
         let anchor = Anchor::open_anywhere(path)?;
         let families = options::families(&FAMILIES);
-        let db = DB::open_cf_descriptors_read_only(&options::database(), path.join(DATABASE), families, false)
-            .map_err(|source| explain(path, source))?;
+        let db =
+            DB::open_cf_descriptors_read_only(&options::database(Tail::Torn), path.join(DATABASE), families, false)
+                .map_err(|source| explain(path, source))?;
         Self::checked(db, path).map(|store| (store, anchor))
     }
 

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use super::{Draft, Entry, Head, Log, LogError, Options, opening, sequencer::add_to_tiles, views};
 use crate::{
-    store::{self, Batch, NewEntry, Store, anchor::Anchor},
+    store::{self, Batch, NewEntry, Store, Tail, anchor::Anchor},
     tlog::{Checkpoint, Delta, Hash, VerifierKey, leaf_hash, root_of},
 };
 
@@ -82,7 +82,7 @@ impl Log {
 /// # Errors
 /// [`LogError::Behind`] where entries are missing, [`LogError::Forked`] where the copy has another history.
 pub fn restore(dir: &Path, catch_up: CatchUp<'_>) -> Result<Restored, LogError> {
-    let (store, mut anchor) = Store::open_copy_unsafe(dir, Options::default().room)?;
+    let (store, mut anchor) = Store::open_copy_unsafe(dir, Options::default().room, Tail::Whole)?;
     let key = opening::key_of(&store)?;
     let (snapshot, frontier) = opening::recover_head(&store, &key, Some(&anchor))?;
     let mine = snapshot.head.clone();

@@ -15,7 +15,7 @@ use super::{
     writer::{Publisher, Writer},
 };
 use crate::{
-    store::{NewEntry, Store, anchor::Anchor},
+    store::{NewEntry, Store, Tail, anchor::Anchor},
     tlog::{Checkpoint, Hash, HashReader as _, RightEdge, VerifierKey, leaf_hash, root_of, tile, tree},
 };
 
@@ -147,6 +147,29 @@ pub(super) fn check_last_leaf(store: &Store, size: u64) -> Result<(), LogError> 
     }
 }
 
+/// Opens the store; also where a power cut tore the end of the write-ahead log, if nothing acknowledged was in it. That is
+/// looked at first, and nothing is changed before it is known (see `store` for the argument).
+fn open_store(dir: &Path, options: &Options) -> Result<(Store, Anchor), LogError> {
+    let open = |tail| {
+        if options.skips.home_unsafe {
+            Store::open_copy_unsafe(dir, options.room, tail)
+        } else {
+            Store::open(dir, options.room, tail)
+        }
+    };
+    match open(Tail::Whole) {
+        Err(error) if error.is_corruption() => {
+            {
+                let (store, anchor) = Store::open_read_only(dir)?;
+                recover(&store, &key_of(&store)?, (!options.skips.anchor_unsafe).then_some(&anchor))?;
+            }
+            tracing::warn!(%error, "the end of the write-ahead log is torn; nothing that was acknowledged is in it");
+            Ok(open(Tail::Torn)?)
+        }
+        opened => Ok(opened?),
+    }
+}
+
 /// See [`Log::open`].
 pub(super) fn open(
     dir: &Path,
@@ -154,11 +177,7 @@ pub(super) fn open(
     sign: impl Fn(&[u8]) -> [u8; 64] + Send + Sync + 'static,
     mut options: Options,
 ) -> Result<Log, LogError> {
-    let (store, mut anchor) = if options.skips.home_unsafe {
-        Store::open_copy_unsafe(dir, options.room)?
-    } else {
-        Store::open(dir, options.room)?
-    };
+    let (store, mut anchor) = open_store(dir, &options)?;
     let key = key_of(&store)?;
     let probe = b"countersign: is this the log's key?";
     if *key.public() != public || key.verify(probe, &sign(probe)).is_err() {

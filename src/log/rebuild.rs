@@ -13,7 +13,7 @@ use std::{ops::ControlFlow, path::Path};
 
 use super::{LogError, opening, views};
 use crate::{
-    store::{Batch, Room, Store, views::ViewsState},
+    store::{Batch, Room, Store, Tail, views::ViewsState},
     tlog::leaf_hash,
 };
 
@@ -41,7 +41,7 @@ pub struct Rebuilt {
 /// Rebuilds the views of the log in `dir`, which no process has open. `progress` gets entries done and entries in all, and
 /// may end the work early; the next run goes on where this one stopped.
 pub fn rebuild(dir: &Path, mut progress: impl FnMut(u64, u64) -> ControlFlow<()>) -> Result<Rebuilt, LogError> {
-    let (store, anchor) = Store::open(dir, Room::default())?;
+    let (store, anchor) = Store::open(dir, Room::default(), Tail::Whole)?;
     let key = opening::key_of(&store)?;
     let (snapshot, _frontier) = opening::recover(&store, &key, Some(&anchor))?;
     let size = snapshot.head.size;

@@ -12,11 +12,24 @@ const MEMTABLES: usize = 64 * 1024 * 1024;
 /// Payloads from this size on go to blob files.
 const BLOB_FROM: u64 = 4 * 1024;
 
+/// What opening makes of a write-ahead log that does not read to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tail {
+    /// A last record that was cut off, and zeros, end the log. Anything else is damage, and is refused.
+    Whole,
+    /// The log ends before the first record that does not read, whatever comes behind it. For opening to write, only
+    /// once it was seen that nothing acknowledged is behind it: it is gone then.
+    Torn,
+}
+
 /// Options of the whole database. No WAL compression or recycling: recovery then rejects valid logs.
-pub(super) fn database() -> Options {
+pub(super) fn database(tail: Tail) -> Options {
     let mut options = Options::default();
     options.set_paranoid_checks(true);
-    options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
+    options.set_wal_recovery_mode(match tail {
+        Tail::Whole => DBRecoveryMode::TolerateCorruptedTailRecords,
+        Tail::Torn => DBRecoveryMode::PointInTime,
+    });
     options.set_track_and_verify_wals_in_manifest(true);
     super::shim::protect(&mut options);
     options.set_recycle_log_file_num(0);

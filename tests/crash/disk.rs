@@ -54,10 +54,19 @@ pub enum Node {
 /// Names that change together, none or all of them: directory, name, and the inode that it stands for from now on.
 type Naming = Vec<(u64, OsString, Option<u64>)>;
 
-/// What goes wrong, and at which operation that changes or syncs something.
+/// When something goes wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Moment {
+    /// At the Nth operation that changes or syncs something.
+    Operation(u64),
+    /// At the Nth sync of a file that has something to sync.
+    Sync(u64),
+}
+
+/// What goes wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Failure {
-    /// The power goes before the operation.
+    /// The power goes, before the operation is done.
     Cut,
     /// It fails and is not done.
     Refused,
@@ -84,7 +93,9 @@ pub struct Disk {
     unsynced_names: Vec<Naming>,
     /// Operations that change or sync something, so far.
     operations: u64,
-    planned: Option<(u64, Failure)>,
+    /// Syncs of files that had something to sync, so far.
+    syncs: u64,
+    planned: Option<(Moment, Failure)>,
     /// Whether the planned failure happened.
     pub failed: bool,
     pub is_cut: bool,
@@ -103,12 +114,13 @@ pub enum Course {
 
 impl Disk {
     /// A disk that holds, safely, what is in a directory.
-    pub fn load(from: &Path, lies: Lies, planned: Option<(u64, Failure)>) -> Self {
+    pub fn load(from: &Path, lies: Lies, planned: Option<(Moment, Failure)>) -> Self {
         let mut disk = Self {
             nodes: HashMap::from([(ROOT, Node::Directory(Directory::default()))]),
             next: ROOT + 1,
             unsynced_names: Vec::new(),
             operations: 0,
+            syncs: 0,
             planned,
             failed: false,
             is_cut: false,
@@ -159,14 +171,26 @@ impl Disk {
         }
     }
 
-    /// Asked before every operation that changes or syncs something.
+    /// Asked before a sync of a file.
+    pub fn course_of_sync(&mut self, inode: u64) -> Course {
+        let has_changes = matches!(self.nodes.get(&inode), Some(Node::File(file)) if !file.unsynced.is_empty());
+        self.syncs += u64::from(has_changes);
+        let is_planned = has_changes && matches!(self.planned, Some((Moment::Sync(at), _)) if at == self.syncs);
+        self.take_course(is_planned)
+    }
+
+    /// Asked before every other operation that changes or syncs something.
     pub fn course(&mut self) -> Course {
+        self.take_course(false)
+    }
+
+    fn take_course(&mut self, is_planned: bool) -> Course {
         self.operations += 1;
         if self.is_cut {
             return Course::Fail;
         }
         match self.planned {
-            Some((at, failure)) if at == self.operations => {
+            Some((moment, failure)) if is_planned || moment == Moment::Operation(self.operations) => {
                 self.failed = true;
                 match failure {
                     Failure::Cut => {
@@ -340,12 +364,11 @@ enum Luck {
 
 impl Luck {
     fn draw(seed: &mut Seed, changes: usize) -> Self {
-        match seed.below(5) {
+        match seed.below(6) {
             0 => Self::Nothing,
             1 => Self::Everything,
             2 => Self::First(seed.index(changes + 1)),
-            3 => Self::Any(50),
-            _ => Self::Any(*seed.pick(&[5, 95])),
+            _ => Self::Any(*seed.pick(&[5, 50, 95])),
         }
     }
 
@@ -383,7 +406,7 @@ impl File {
         for change in &self.unsynced {
             lengths.push(change.length_after(*lengths.last().unwrap()));
         }
-        let length = *seed.pick(&lengths);
+        let length = if seed.chance(50) { *lengths.last().unwrap() } else { *seed.pick(&lengths) };
         let stale = seed.chance(15);
         let fresh = file.len();
         file.resize(length as usize, 0);

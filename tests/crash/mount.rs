@@ -311,7 +311,7 @@ impl Filesystem for Lossy {
 
     fn fsync(&self, _: &Request, inode: INodeNo, _: FileHandle, _datasync: bool, reply: ReplyEmpty) {
         let mut disk = self.disk();
-        let course = disk.course();
+        let course = disk.course_of_sync(inode.0);
         match course {
             Course::Fine | Course::DoAndFail => disk.sync(inode.0),
             Course::DropAndFail => disk.drop_unsynced(inode.0),

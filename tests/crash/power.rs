@@ -3,7 +3,7 @@
 use std::{fs, path::Path};
 
 use super::{
-    disk::{Disk, Failure, Lies},
+    disk::{Disk, Failure, Lies, Moment},
     ledger::Ledger,
     mount::Mount,
     process::{Kill, Process},
@@ -42,7 +42,7 @@ pub fn run(ground: &Ground, seed: u64, guards: Guards) -> Run {
             8 => Failure::Refused,
             _ => Failure::Reported,
         };
-        let planned = (1 + if random.chance(50) { random.below(700) } else { random.scaled(700) }, failure);
+        let planned = (moment(&mut random), failure);
         let create = round == 0;
         cut(home.path(), Lies::None, planned, &mut ledger, &mut random, &mut run, |orders| Append {
             create,
@@ -64,6 +64,15 @@ pub fn run(ground: &Ground, seed: u64, guards: Guards) -> Run {
     run
 }
 
+/// While opening, appending or closing; half of them where data waits to be synced.
+fn moment(random: &mut Seed) -> Moment {
+    match random.below(4) {
+        0 => Moment::Operation(1 + random.scaled(300)),
+        1 => Moment::Operation(1 + random.below(700)),
+        _ => Moment::Sync(1 + random.below(140)),
+    }
+}
+
 /// A disk whose syncs are lies: nothing can save what it loses, but the log must say that it is lost.
 pub fn lying(ground: &Ground, seed: u64, lies: Lies, guards: Guards) -> Run {
     let (mut run, mut random) = (Run::new("lies", seed), Seed::new(seed));
@@ -72,7 +81,7 @@ pub fn lying(ground: &Ground, seed: u64, lies: Lies, guards: Guards) -> Run {
     fs::create_dir(&image).unwrap();
     let dir = image.join("log");
     super::audit::create(&dir).unwrap();
-    let planned = (150 + random.scaled(900), Failure::Cut);
+    let planned = (Moment::Sync(20 + random.scaled(200)), Failure::Cut);
     cut(home.path(), lies, planned, &mut ledger, &mut random, &mut run, |orders| Append { guards, ..orders });
     run.injected(format!("sync that lies ({lies:?})").to_lowercase());
     let findings = run.audit_with(&dir, &mut ledger, &mut random, guards);
@@ -85,7 +94,7 @@ pub fn lying(ground: &Ground, seed: u64, lies: Lies, guards: Guards) -> Run {
 fn cut(
     home: &Path,
     lies: Lies,
-    planned: (u64, Failure),
+    planned: (Moment, Failure),
     ledger: &mut Ledger,
     random: &mut Seed,
     run: &mut Run,

@@ -27,20 +27,23 @@ struct Part {
     /// What it needs that may not be there.
     probe: fn() -> Result<(), String>,
     run: fn(&Ground, u64) -> Run,
+    /// Its share of the time.
+    share: u32,
 }
 
 const PARTS: [Part; 7] = [
-    Part { name: "kill", probe: || Ok(()), run: kill::run },
-    Part { name: "steps", probe: || Ok(()), run: steps::run },
-    Part { name: "memory", probe: || Ok(()), run: |ground, seed| steps::memory(ground, seed, Guards::ON) },
-    Part { name: "syscalls", probe: syscalls::probe, run: syscalls::run },
-    Part { name: "power", probe: power::probe, run: |ground, seed| power::run(ground, seed, Guards::AWAY) },
+    Part { name: "kill", probe: || Ok(()), run: kill::run, share: 4 },
+    Part { name: "steps", probe: || Ok(()), run: steps::run, share: 2 },
+    Part { name: "memory", probe: || Ok(()), run: |ground, seed| steps::memory(ground, seed, Guards::ON), share: 1 },
+    Part { name: "syscalls", probe: syscalls::probe, run: syscalls::run, share: 3 },
+    Part { name: "power", probe: power::probe, run: |ground, seed| power::run(ground, seed, Guards::AWAY), share: 4 },
     Part {
         name: "lies",
         probe: power::probe,
         run: |ground, seed| power::lying(ground, seed, Lies::Database, Guards::AWAY),
+        share: 1,
     },
-    Part { name: "rot", probe: || Ok(()), run: rot::run },
+    Part { name: "rot", probe: || Ok(()), run: rot::run, share: 2 },
 ];
 
 /// What was asked for, by environment.
@@ -172,18 +175,23 @@ pub fn main() {
     }
     assert!(!parts.is_empty(), "there is no such part, or it cannot run here: {:?}", report.skipped);
     let mut random = Seed::new(wanted.seed);
-    let mut seed = wanted.seed;
-    for turn in 0.. {
-        let is_over = wanted.runs.map_or(started.elapsed() >= wanted.time, |runs| turn >= runs);
+    let (mut seed, mut spent) = (wanted.seed, vec![Duration::ZERO; parts.len()]);
+    loop {
+        let is_over = match wanted.runs {
+            Some(runs) => parts.iter().all(|part| report.runs.get(part.name).is_some_and(|done| *done >= runs)),
+            None => started.elapsed() >= wanted.time,
+        };
         if is_over {
             break;
         }
-        for part in &parts {
-            let run = run_once(part, &ground, seed);
-            println!("{}", run.line());
-            report.add(run);
-            seed = random.next();
-        }
+        // The part that is furthest behind its share of the time.
+        let next = (0..parts.len()).min_by_key(|at| spent[*at] / parts[*at].share).unwrap();
+        let began = Instant::now();
+        let run = run_once(&parts[next], &ground, seed);
+        println!("{}", run.line());
+        report.add(run);
+        seed = random.next();
+        spent[next] += began.elapsed();
     }
     if wanted.part.is_none() && wanted.runs.is_none() {
         control(&ground, &mut random, &mut report);

@@ -134,8 +134,8 @@ impl Run {
             Err(error) => error.to_string(),
         };
         let is_named = ["there is no log in", "is a half-made log"].iter().any(|text| refused.contains(text));
-        if !is_named || ledger.len() > 0 {
-            self.wrong.push(format!("I8: after making a log was interrupted: {refused}"));
+        if !is_named || ledger.size() > 0 {
+            return self.wrong.push(format!("I8: after making a log was interrupted: {refused}"));
         }
         for left in [dir.to_owned(), dir.with_extension("making")] {
             if left.exists() {
