@@ -95,7 +95,7 @@ async fn a_backup_is_sent_audited_and_restored_and_does_not_fork() {
     done(&daemon::run(&["log", "fsck", "--data", path(&data)]));
 
     // A copy of the data directory does not serve, and says what to do; told that nothing is newer, it does.
-    fs::rename(data.join("log"), &backup.with_extension("moved")).unwrap();
+    fs::rename(data.join("log"), backup.with_extension("moved")).unwrap();
     crate::log::copy(&backup.with_extension("moved"), &data.join("log"));
     let refused = daemon::run(&["serve", "--config", path(&daemon.config())]);
     assert!(daemon::text(&refused).contains("countersign log restore"), "{}", daemon::text(&refused));

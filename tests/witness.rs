@@ -309,7 +309,7 @@ fn a_policy_says_what_is_wrong_with_it() {
 #[derive(Debug, Clone)]
 enum Model {
     Witness(usize),
-    Group(usize, Vec<Model>),
+    Group(usize, Vec<Self>),
 }
 
 impl Model {

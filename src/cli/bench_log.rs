@@ -95,7 +95,7 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<Measured> {
     let key = keyring.log_key();
     Log::create(&path, keyring.host(), key.public_key(), |message| key.sign(message))?;
     let mut measured = Measured { facts: filled(args, &path, &keyring).await?, runs: Vec::new() };
-    measured.facts.extend(weigh_in_process(args, &scratch)?);
+    measured.facts.extend(weigh_in_process(&scratch)?);
     let log = open(&path, &keyring)?;
     for size in &args.sizes {
         loads(args, &log, *size, &mut measured).await?;
@@ -121,10 +121,10 @@ async fn loads(args: &Args, log: &Log, size: usize, measured: &mut Measured) -> 
             move || log.stats().fsyncs
         };
         let mut best = drive(&saturation(args, *callers), &fsyncs, call(Timestamp::now().as_nanosecond())).await?;
-        let mut calm = drive(&half(args, &best, *callers), &fsyncs, call(Timestamp::now().as_nanosecond())).await?;
+        let mut at_half = drive(&half(args, &best, *callers), &fsyncs, call(Timestamp::now().as_nanosecond())).await?;
         best.label = format!("{size} B, {}", best.label);
-        calm.label = format!("{size} B, {callers} callers, {}", calm.label);
-        measured.runs.extend([best, calm]);
+        at_half.label = format!("{size} B, {callers} callers, {}", at_half.label);
+        measured.runs.extend([best, at_half]);
     }
     Ok(())
 }
@@ -149,7 +149,7 @@ async fn filled(args: &Args, path: &Path, keyring: &Keyring) -> anyhow::Result<V
 }
 
 /// [`weigh`] in a process of its own.
-fn weigh_in_process(args: &Args, scratch: &Scratch) -> anyhow::Result<Vec<(String, f64)>> {
+fn weigh_in_process(scratch: &Scratch) -> anyhow::Result<Vec<(String, f64)>> {
     let run = |flag: &str, path: PathBuf| [flag.to_owned(), path.display().to_string()];
     let status = Command::new(std::env::current_exe()?)
         .args(["bench", "weigh"])
@@ -160,8 +160,8 @@ fn weigh_in_process(args: &Args, scratch: &Scratch) -> anyhow::Result<Vec<(Strin
         .status()?;
     anyhow::ensure!(status.success(), "the process that opens the log ended with {status}");
     let json: serde_json::Value = serde_json::from_slice(&fs::read(scratch.0.join("weigh.json"))?)?;
-    anyhow::ensure!(args.entries == 0 || json.get("facts").is_some(), "it measured nothing");
-    Ok(serde_json::from_value::<std::collections::BTreeMap<String, f64>>(json["facts"].clone())?.into_iter().collect())
+    let facts = json.get("facts").cloned().context("it measured nothing")?;
+    Ok(serde_json::from_value::<std::collections::BTreeMap<String, f64>>(facts)?.into_iter().collect())
 }
 
 #[allow(clippy::as_conversions, clippy::cast_precision_loss, reason = "for people to read")]

@@ -63,6 +63,7 @@ pub type Damage = Arc<dyn Fn(&mut [u8]) + Send + Sync>;
 
 /// Guards that a negative control leaves out, to show that the tests notice. None is left out in production.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each stands for a guard of its own, and none excludes another")]
 pub struct Skips {
     /// Batches are written and not synced.
     pub sync_unsafe: bool,

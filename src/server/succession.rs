@@ -23,6 +23,9 @@ use crate::{
     store::Room,
 };
 
+/// Logs that one instance can have had; a new one is made once in years.
+const MOST_LOGS: usize = 10_000;
+
 /// The directory of the log with this number, from 0.
 fn directory(data: &Path, number: usize) -> PathBuf {
     if number == 0 { data.join("log") } else { data.join(format!("log-{}", number + 1)) }
@@ -30,7 +33,7 @@ fn directory(data: &Path, number: usize) -> PathBuf {
 
 /// The directories of all logs of a data directory that are there, oldest first.
 pub fn directories(data: &Path) -> Vec<PathBuf> {
-    (0..).map(|number| directory(data, number)).take_while(|path| path.exists()).collect()
+    (0..MOST_LOGS).map(|number| directory(data, number)).take_while(|path| path.exists()).collect()
 }
 
 fn open_log(path: &Path, key: LogKey, room: Room, witness: Option<Witnessing>) -> Result<Log, LogError> {

@@ -30,7 +30,7 @@ async fn break_glass_admits_whom_settings_name_and_is_never_silent() {
         let glasses = asked.glasses.lock().unwrap();
         let glass = &glasses[0];
         assert_eq!((glass.user.as_str(), glass.reason.as_str(), glasses.len()), ("alice", "incident 7", 1));
-        assert_eq!(glass.expires, now().checked_add(Duration::from_secs(60)).unwrap());
+        assert_eq!(glass.expires, now().checked_add(Duration::from_mins(1)).unwrap());
     }
     // The pods that a controller makes of it follow, here, until it expires.
     let controller =
@@ -132,7 +132,7 @@ async fn the_log_has_it_before_the_object_is_admitted() {
 /// Always possible, never silent.
 #[tokio::test]
 async fn a_log_that_cannot_write_does_not_lock_anyone_out_and_everybody_hears_of_it() {
-    let never = Some(Duration::from_secs(3_600));
+    let never = Some(Duration::from_hours(1));
     let broken = World { is_unrecordable: true, ..world() };
     for (what, world) in
         [("the disk is full", broken), ("did not answer in time", World { log_takes: never, ..world() })]

@@ -105,7 +105,7 @@ async fn every_filter_finds_what_looking_at_every_entry_finds() {
 async fn the_work_of_a_page_is_bounded_and_goes_on_where_it_stopped() {
     let mut library = Library::new();
     let said = |n: usize| Said {
-        predicate_type: if n % 2 == 0 || n == 2_001 { predicate::SIGN } else { CUSTOM },
+        predicate_type: if n.is_multiple_of(2) || n == 2_001 { predicate::SIGN } else { CUSTOM },
         signer: identity("a@x.test", ISSUERS[usize::from(n % 2 == 1)]),
         ..Said::default()
     };
@@ -253,7 +253,7 @@ fn facts_are_read_from_leaf_and_payload() {
     let said = Said { place: Some(("shop", "production")), predicate_type: predicate::DEPLOYMENT, ..Said::default() };
     let draft = library.draft(&said, 1);
     let facts = Facts::of(&draft.leaf, Some(&draft.payload));
-    assert_eq!(facts.subjects, [said.subject.clone()]);
+    assert_eq!(facts.subjects, std::slice::from_ref(&said.subject));
     assert_eq!(facts.predicate_type.as_deref(), Some(predicate::DEPLOYMENT));
     assert_eq!(facts.signer, Some(said.signer.clone()));
     assert_eq!(facts.time.unwrap().as_second(), 1_700_000_000);

@@ -357,7 +357,8 @@ async fn admitted_workloads_are_recorded_once_each() {
     let nameless = release::Deployment { workload: None, ..admitted("web") };
     assert_eq!(house.release.record_admitted(nameless, Timestamp::now()).await.unwrap(), None);
     let history = house.release.history("shop", "production").await.unwrap();
-    let names: Vec<_> = history.revisions[0].workloads.iter().map(|one| one.name()).collect();
+    let names: Vec<_> =
+        history.revisions[0].workloads.iter().map(countersign::model::deployment::Workload::name).collect();
     assert_eq!(names, ["web", "worker"]);
     assert_eq!(house.release.recent_services(8).await.unwrap(), [("shop".to_owned(), "production".to_owned())]);
 }
