@@ -220,7 +220,7 @@ impl Keyring {
     }
 
     /// Makes a key for a log of the new origin that succeeds the present one; from then on the trusted root names both,
-    /// the old one for [`trust::OVERLAP`] longer. `make` makes the log with its key: only if it succeeds is the key kept.
+    /// the old one for `trust::OVERLAP` longer. `make` makes the log with its key: only if it succeeds is the key kept.
     ///
     /// # Errors
     /// [`KeyError::Host`] for an origin that cannot be one or that an earlier log has; those of `make`.

@@ -1,7 +1,7 @@
 //! The transparency log: queue, sequencer, commit, witnesses, proofs, views, audit. Design §3, RFC 6962, C2SP `tlog-tiles`.
 //!
 //! Callers hand in leaves and get back index, inclusion proof and signed checkpoint, once everything is on disk. The
-//! way of an entry is told in `sequencer`, the argument for the anchor in [`store::anchor`](crate::store::anchor).
+//! way of an entry is told in `sequencer`, the argument for the anchor in [`store::anchor`].
 //! What a leaf means is not decided here, except that [`views`] knows how to find Sigstore bundles again.
 
 pub mod audit;

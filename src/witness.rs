@@ -2,7 +2,7 @@
 //!
 //! C2SP `tlog-witness`. It keeps one thing of each log, the checkpoint that it cosigned last, and cosigns another only
 //! if that one is shown to contain it. What must hold is said in [`tlog::witness`](crate::tlog::witness), where the
-//! last checkpoints stand in [`state`], how it is asked in [`face`]. It reads no log, and needs no connection to one.
+//! last checkpoints stand in `state`, how it is asked in [`face`]. It reads no log, and needs no connection to one.
 //!
 //! **Compare and persist are one step.** Each log has a lock. Under it a request is compared with the checkpoint that was
 //! cosigned last, the new one is written and synced, and only then remembered; the answer is given after that. So of

@@ -48,6 +48,13 @@ fn done(output: &std::process::Output) -> String {
     daemon::text(output)
 }
 
+/// `log status`, from standard output alone: a hint about the key goes to standard error.
+fn status(daemon: &Daemon) -> serde_json::Value {
+    let output = daemon.cli("builder", &["log", "status", "-o", "json"]);
+    assert!(output.status.success(), "{}", daemon::text(&output));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
 fn path(path: &Path) -> &str {
     path.to_str().unwrap()
 }
@@ -64,8 +71,7 @@ async fn a_backup_is_sent_audited_and_restored_and_does_not_fork() {
     let again = daemon.cli("root", &["log", "backup", "--out", path(&backup)]);
     assert!(daemon::text(&again).contains("cannot make"), "a backup is never written over another");
     let checkpoint = daemon.path().join("checkpoint");
-    let status = done(&daemon.cli("builder", &["log", "status", "-o", "json"]));
-    let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+    let status = status(&daemon);
     fs::write(&checkpoint, status["checkpoint"].as_str().unwrap()).unwrap();
     let (later, later_entry, later_bundle) = sign(&daemon, "two").await;
     let lost = daemon.path().join("lost");
@@ -123,8 +129,7 @@ async fn an_older_backup_catches_up_from_a_mirror_of_the_tiles() {
     );
     assert!(said.contains("302 entries, 300 of them"), "{said}");
     let audited = done(&daemon::run(&["log", "fsck", "--data", path(&other)]));
-    let head = done(&daemon.cli("builder", &["log", "status", "-o", "json"]));
-    let head: serde_json::Value = serde_json::from_str(&head).unwrap();
+    let head = status(&daemon);
     assert!(audited.contains(head["root"].as_str().unwrap()), "{audited}");
     assert_eq!(last.unwrap().1.index, 301);
 }

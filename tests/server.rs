@@ -91,10 +91,19 @@ impl Service {
         self.output.lock().unwrap().clone()
     }
 
-    /// The audit lines of one action, as JSON.
-    pub fn audit(&self, action: &str) -> Vec<Value> {
-        let lines: Vec<Value> = self.output().lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
-        lines.into_iter().filter(|line| line["target"] == "audit" && line["action"] == action).collect()
+    /// The audit lines of one action, as JSON; waits until there are at least `least`, as they come through a pipe.
+    pub fn audit(&self, action: &str, least: usize) -> Vec<Value> {
+        let deadline = Instant::now() + Duration::from_secs(5);
+        loop {
+            let output = self.output();
+            let lines = output.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+            let lines: Vec<Value> =
+                lines.filter(|line| line["target"] == "audit" && line["action"] == action).collect();
+            if lines.len() >= least || Instant::now() > deadline {
+                return lines;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 
     /// The whole answer of `/readyz`; empty when there is none.

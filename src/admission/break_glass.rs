@@ -2,7 +2,7 @@
 //!
 //! **Before the object is admitted** (design §6): the audit line, then an entry in the log with reason, identity and
 //! expiry, signed by the service (the person is known to the API server, not to us), and only then the answer. Looking
-//! images up leaves [time for it](look_up_by), so that a registry that never answers, the commonest reason to break the
+//! images up leaves time for it (`look_up_by`), so that a registry that never answers, the commonest reason to break the
 //! glass, does not use up what the record needs.
 //!
 //! **When the log cannot write.** The glass still breaks. Breaking it is for emergencies, a full disk under the log is

@@ -14,7 +14,7 @@
 //!
 //! A target changes only when it is met (or, when nothing is required, given up), because a witness that is slower than
 //! the log would otherwise never answer about the head that is being asked for. Each witness has a task of its own
-//! ([`ask`]), which takes the newest target when it is free; so one slow witness holds up nobody if the quorum is met
+//! (`ask`), which takes the newest target when it is free; so one slow witness holds up nobody if the quorum is met
 //! without it, and its cosignature is attached when it comes.
 //!
 //! All of it runs on one thread with a runtime of its own: what the caller's runtime does cannot stop it.

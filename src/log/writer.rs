@@ -103,6 +103,12 @@ impl Publisher {
             // One anchor covers all batches that are on disk by now.
             let mut waiting = vec![first];
             waiting.extend(self.written.try_iter());
+            // Whoever asks for what is published already waits for nobody: neither anchor nor witnesses.
+            let published = shared.published();
+            let (known, rest) =
+                waiting.into_iter().partition::<Vec<_>, _>(|sealed| sealed.is_known_at(published.head.size));
+            waiting = rest;
+            known.into_iter().for_each(|sealed| Sealed { snapshot: Arc::clone(&published), ..sealed }.answer());
             let newest = waiting.last().map(|sealed| Arc::clone(&sealed.snapshot));
             // After a failed sync of the anchor it is not tried again: nobody knows what the disk holds.
             if !shared.is_broken()

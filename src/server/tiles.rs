@@ -1,16 +1,16 @@
 //! The log for strangers, C2SP `tlog-tiles` over HTTP: `/checkpoint`, `/tile/<level>/<index>[.p/<width>]` and
 //! `/tile/entries/<index>[.p/<width>]`; the same under `/api/v2`, where Sigstore clients look.
 //!
-//! - The checkpoint changes and may be cached for [`FRESH`]. Tiles and bundles never change, so they may be kept for ever;
+//! - The checkpoint changes and may be cached for `FRESH`. Tiles and bundles never change, so they may be kept for ever;
 //!   an answer that something is not there (yet), or that it could not be read, must not be kept at all.
 //! - The log is the one whose origin the request's host names, else the present one. Under another name a tile is kept for
-//!   [`FRESH`] too: one day another log may stand there.
+//!   `FRESH` too: one day another log may stand there.
 //! - Partial tiles are cut from what is there when they are asked for, at every width that a tree of the log has or had,
 //!   also when the full tile exists. Empty and future ones do not exist.
 //! - Paths count byte by byte: percent-encoding, leading zeros or a trailing slash make another resource, which is not
 //!   there. A query string is ignored.
 //! - Entry bundles are compressed with gzip for clients that say they take it: leaves repeat most of their certificate, so
-//!   256 of them shrink to about three tenths. That costs milliseconds for whoever asks, so [`COMPRESSING`] bundles are
+//!   256 of them shrink to about three tenths. That costs milliseconds for whoever asks, so `COMPRESSING` bundles are
 //!   compressed at a time, and who comes meanwhile gets plain bytes. Hashes do not shrink and go out as they are.
 //! - Everybody may read, browsers of any origin too.
 

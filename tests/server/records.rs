@@ -43,7 +43,7 @@ async fn a_broken_glass_is_in_the_log_before_the_object_is_admitted() {
     assert!(annotations["break-glass-entry"].as_str().unwrap().starts_with("countersign.test#"), "{annotations}");
     let told = admitted["warnings"][0].as_str().unwrap();
     assert!(told.contains("BREAK-GLASS by alice: incident 7"), "{told}");
-    let lines = service.audit("break-glass");
+    let lines = service.audit("break-glass", 2);
     assert_eq!(
         (lines[0]["reason"].as_str(), lines[0]["level"].as_str()),
         (Some("incident 7"), Some("WARN")),
@@ -117,14 +117,14 @@ async fn each_decision_is_one_audit_line_with_what_audit_mode_objects_to() {
     let api = service.api_server();
     let image = image(NOWHERE, &digest);
     assert_eq!(api.ask("/validate", &review(pod(&image))).await["allowed"], true);
-    let lines = service.audit("admission");
+    let lines = service.audit("admission", 1);
     let [line] = lines.as_slice() else { panic!("one line a decision: {lines:?}") };
     let audited = line["audited"].as_str().unwrap_or_default();
     assert!(audited.contains(&image) && audited.contains("PREDICATE_MISSING"), "{line}");
     assert_eq!((&line["allowed"], &line["decision"], &line["user"]), (&json!(true), &json!("allow"), &json!("alice")));
     let unread = api.http.post(format!("{}/validate", api.base)).header("content-type", "application/json").body("{");
     assert_eq!(unread.send().await.unwrap().status(), 400);
-    assert_eq!(service.audit("admission").len(), 2, "what could not be read has a line as well");
+    assert_eq!(service.audit("admission", 2).len(), 2, "what could not be read has a line as well");
 }
 
 /// Every number of a dashboard, after a day in half a second.

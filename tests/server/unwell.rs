@@ -56,7 +56,7 @@ async fn a_full_disk_fails_readiness_and_health_but_locks_nobody_out() {
     assert_eq!(admitted["allowed"], true, "{admitted}");
     assert!(admitted["warnings"].to_string().contains("NOT in the log"), "{admitted}");
     assert!(admitted["auditAnnotations"]["break-glass-entry"].as_str().unwrap().starts_with("none: "), "{admitted}");
-    let lines = service.audit("break-glass");
+    let lines = service.audit("break-glass", 2);
     let levels: Vec<_> = lines.iter().map(|line| line["level"].as_str().unwrap()).collect();
     assert_eq!(levels, ["WARN", "ERROR"], "{lines:?}");
     assert_eq!(lines[0]["reason"], "the disk is full");
