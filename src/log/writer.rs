@@ -35,6 +35,12 @@ impl Sealed {
     }
 
     /// Answers everybody under `self.snapshot`.
+    /// Whether it adds nothing, and all its entries are below this size.
+    fn is_known_at(&self, size: u64) -> bool {
+        let mut indexes = self.replies.iter().flat_map(|(_, indexes)| indexes);
+        self.delta.is_none() && indexes.all(|index| *index < size)
+    }
+
     pub(super) fn answer(self) {
         for (reply, indexes) in self.replies {
             let (snapshot, delta) = (Arc::clone(&self.snapshot), self.delta.clone());
@@ -108,7 +114,9 @@ impl Publisher {
             let (known, rest) =
                 waiting.into_iter().partition::<Vec<_>, _>(|sealed| sealed.is_known_at(published.head.size));
             waiting = rest;
-            known.into_iter().for_each(|sealed| Sealed { snapshot: Arc::clone(&published), ..sealed }.answer());
+            for sealed in known {
+                Sealed { snapshot: Arc::clone(&published), ..sealed }.answer();
+            }
             let newest = waiting.last().map(|sealed| Arc::clone(&sealed.snapshot));
             // After a failed sync of the anchor it is not tried again: nobody knows what the disk holds.
             if !shared.is_broken()
