@@ -36,7 +36,8 @@ pub struct Signed {
     pub entry: LogRef,
 }
 
-/// Why nothing was signed. What was signed before the failure is not in the log either: one call, one commit.
+/// Why nothing was answered. One call is one commit: all of it is in the log or nothing is. After [`LogError::Broken`] or
+/// [`LogError::Unwitnessed`] it may be there.
 #[derive(Debug, thiserror::Error)]
 pub enum SigningError {
     /// A key could not do its work.
