@@ -1,17 +1,33 @@
-//! Compiles every `proto/countersign/v1/*.proto` with protox, so that no protoc is needed.
+//! Compiles every `.proto` below this folder with protox, so that no protoc is needed.
 
-use std::{env, error::Error, fs, path::PathBuf};
+use std::{
+    env,
+    error::Error,
+    fs, io,
+    path::{Path, PathBuf},
+};
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=proto");
-    let mut files: Vec<PathBuf> =
-        fs::read_dir("proto/countersign/v1")?.map(|entry| entry.map(|entry| entry.path())).collect::<Result<_, _>>()?;
-    files.retain(|path| path.extension().is_some_and(|extension| extension == "proto"));
+    let mut files = Vec::new();
+    collect(Path::new("proto"), &mut files)?;
     files.sort();
     let descriptors = protox::compile(&files, ["proto"])?;
     let out = PathBuf::from(env::var("OUT_DIR")?);
     fs::write(out.join("countersign.bin"), prost_types_bytes(&descriptors))?;
     tonic_prost_build::configure().bytes(".").compile_fds(descriptors)?;
+    Ok(())
+}
+
+fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            collect(&path, files)?;
+        } else if path.extension().is_some_and(|extension| extension == "proto") {
+            files.push(path);
+        }
+    }
     Ok(())
 }
 
