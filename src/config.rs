@@ -260,6 +260,7 @@ impl Default for Config {
             admission: crate::admission::Settings::default(),
             rollback: Rollback::default(),
             log: Log::default(),
+            sigstore: Sigstore::default(),
             limits: Limits::default(),
         }
     }
