@@ -20,7 +20,7 @@ use std::{
 
 use serde::Deserialize;
 
-use crate::{keys::KekSource, log::witnessing::Mode, model::limits};
+use crate::{keys::KekSource, log::witnessing::Mode, model::limits, sigstore::limits::Allowance};
 
 /// The file that is read from the data directory when no `--config` is given.
 pub const FILE_NAME: &str = "countersign.toml";
@@ -102,8 +102,30 @@ pub struct Config {
     pub rollback: Rollback,
     /// The transparency log.
     pub log: Log,
+    /// The faces for stock Sigstore clients.
+    pub sigstore: Sigstore,
     /// Bounds on connections and requests.
     pub limits: Limits,
+}
+
+/// `[sigstore]`: what stock Sigstore clients use. Nobody needs credentials to have a signature recorded or stamped, so each
+/// address has an allowance: `{ per_second = 200, burst = 1000 }` where nothing else is said, and `per_second = 0` for no
+/// limit. Callers behind one proxy share its address.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Sigstore {
+    /// Whether these faces are served at all. Default: true.
+    pub enabled: bool,
+    /// How many signatures one address may have recorded.
+    pub entries: Allowance,
+    /// How many timestamps one address may have.
+    pub timestamps: Allowance,
+}
+
+impl Default for Sigstore {
+    fn default() -> Self {
+        Self { enabled: true, entries: Allowance::default(), timestamps: Allowance::default() }
+    }
 }
 
 /// `[log]`: what must stay free on the log's disk.
@@ -238,6 +260,7 @@ impl Default for Config {
             admission: crate::admission::Settings::default(),
             rollback: Rollback::default(),
             log: Log::default(),
+            sigstore: Sigstore::default(),
             limits: Limits::default(),
         }
     }

@@ -25,6 +25,7 @@ mod cosigner;
 mod ec;
 mod kek;
 mod seal;
+mod stamp_refusal;
 mod tls;
 mod trust;
 mod tsa;
@@ -44,6 +45,7 @@ use crate::model::Identity;
 pub use cosigner::Cosigner;
 pub use ec::EphemeralKey;
 pub use kek::{Kek, KekSource};
+pub use stamp_refusal::{Failure, StampRefusal};
 pub use trust::{Public, PublicLog, check_host};
 
 use self::{cert::Authority, vault::Vault};
@@ -126,8 +128,8 @@ pub enum KeyError {
     #[error("public key is not acceptable: {0}")]
     PublicKey(&'static str),
     /// A timestamp request that cannot be answered.
-    #[error("timestamp request is not acceptable: {0}")]
-    Request(&'static str),
+    #[error(transparent)]
+    Request(#[from] StampRefusal),
     /// The time is outside what certificates can say.
     #[error("time {0} cannot be written into a certificate")]
     Time(Timestamp),

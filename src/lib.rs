@@ -9,8 +9,10 @@
 //!           server     the only wiring: opens adapters, builds services, runs faces, drains on signal
 //!           config     typed settings; the doc comment on each field is the manual
 //! faces     grpc       our API, one file per service; translates and delegates, decides nothing
+//!           sigstore   what stock Sigstore clients speak: Rekor v2, time-stamping
 //!           webhook    admission review in, admission review out
 //! services  signing    statement -> certificate -> envelope -> timestamp -> log entry -> bundle
+//!           recording  signatures that clients made themselves: verified, then into the log
 //!           admission  object -> images -> digests -> evidence -> judge -> verdict and patch
 //!           rollback   service and environment -> candidates -> checks -> readiness
 //!           release    deployments, health, approvals, revocations: statements in, views out
@@ -36,12 +38,14 @@ pub mod identity;
 pub mod keys;
 pub mod log;
 pub mod model;
+pub mod recording;
 pub mod registry;
 pub mod release;
 pub mod rollback;
 #[allow(clippy::disallowed_methods, reason = "the server is the clock of everything below it")]
 pub mod server;
 pub mod signing;
+pub mod sigstore;
 pub mod store;
 pub mod telemetry;
 pub mod tlog;

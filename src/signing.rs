@@ -13,7 +13,7 @@ use jiff::Timestamp;
 
 use crate::{
     keys::{EphemeralKey, KeyError, Keyring},
-    log::{Draft, Log, LogError, Logs, Receipt},
+    log::{Draft, LogError, Logs},
     model::{Digest, Identity, ImageName, LogRef, Statement, bundle, leaf},
     registry::{Registry, RegistryError},
 };
@@ -98,7 +98,8 @@ impl Signing {
         let prepared = tokio::task::spawn_blocking(move || prepare_all(&keyring, contents, &identity, now))
             .await
             .map_err(|_lost| SigningError::Interrupted)??;
-        let (log, receipts) = self.append(&prepared).await?;
+        let drafts = prepared.iter().map(|prepared| prepared.draft.clone()).collect();
+        let (log, receipts) = self.logs.append(drafts).await?;
         prepared
             .into_iter()
             .zip(receipts)
@@ -109,17 +110,6 @@ impl Signing {
                 })
             })
             .collect()
-    }
-
-    /// Appends to the present log; to the next one, if the log was succeeded meanwhile.
-    async fn append(&self, prepared: &[Prepared]) -> Result<(Log, Vec<Receipt>), LogError> {
-        loop {
-            let log = self.logs.present();
-            match log.append(prepared.iter().map(|prepared| prepared.draft.clone()).collect()).await {
-                Err(LogError::Frozen(_) | LogError::Closed) if self.logs.present().origin() != log.origin() => {}
-                receipts => return Ok((log, receipts?)),
-            }
-        }
     }
 
     /// Attaches a bundle to its image; the digest of the referrer manifest.

@@ -450,7 +450,10 @@ fn timestamp_requests_are_answered() {
         (keys.stamp_request(&[0; 5_000], now()), "longer than"),
     ] {
         let refused = refused.unwrap_err();
-        assert!(matches!(&refused, KeyError::Request(problem) if problem.contains(because)), "{because}: {refused}");
+        assert!(
+            matches!(&refused, KeyError::Request(refusal) if refusal.problem.contains(because)),
+            "{because}: {refused}"
+        );
     }
 }
 

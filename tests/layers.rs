@@ -15,15 +15,17 @@ const LINES: usize = 600;
 
 /// Every module of the crate with the level it stands on. A module may use those on levels below its own, and those
 /// named in [`BESIDE`].
-const LEVELS: [(&str, u8); 19] = [
+const LEVELS: [(&str, u8); 21] = [
     ("cli", 9),
     ("server", 8),
     ("config", 7),
     ("grpc", 6),
+    ("sigstore", 6),
     ("webhook", 6),
     ("admission", 5),
     ("rollback", 5),
     ("release", 4),
+    ("recording", 3),
     ("signing", 3),
     ("evidence", 3),
     ("log", 2),

@@ -48,6 +48,7 @@ mod release;
 mod rollback;
 mod server;
 mod signing;
+mod sigstore;
 mod telemetry;
 mod tiles;
 mod tlog;

@@ -34,6 +34,7 @@ use super::{
     KeyError,
     cert::{self, Authority, Request, extension},
     ec::{Curve, EcKey},
+    stamp_refusal::{Failure, StampRefusal},
 };
 
 /// `id-ct-TSTInfo`.
@@ -130,34 +131,49 @@ impl Stamper {
 
     /// A whole response to a request.
     pub(super) fn answer(&self, request: &[u8], now: Timestamp) -> Result<Vec<u8>, KeyError> {
+        let refuse = |failure, problem| Err(StampRefusal::new(failure, problem).into());
         if request.len() > LONGEST_REQUEST {
-            return Err(KeyError::Request("it is longer than 4,096 bytes"));
+            return refuse(Failure::BadRequest, "it is longer than 4,096 bytes");
         }
-        let request =
-            TimeStampReq::from_der(request).map_err(|_source| KeyError::Request("it is not a TimeStampReq"))?;
+        let Ok(request) = TimeStampReq::from_der(request) else {
+            return refuse(Failure::BadDataFormat, "it is not a TimeStampReq in DER");
+        };
         if request.req_policy.is_some_and(|policy| policy != POLICY) {
-            return Err(KeyError::Request("it asks for a policy other than 1.3.6.1.4.1.57264.2"));
+            return refuse(Failure::UnacceptedPolicy, "it asks for a policy other than 1.3.6.1.4.1.57264.2");
         }
         if request.extensions.is_some_and(|extensions| !extensions.is_empty()) {
-            return Err(KeyError::Request("it has extensions; none is supported"));
+            return refuse(Failure::UnacceptedExtension, "it has extensions; none is supported");
         }
         if request.nonce.as_ref().is_some_and(|nonce| nonce.as_bytes().len() > LONGEST_NONCE) {
-            return Err(KeyError::Request("its nonce is longer than 32 bytes"));
+            return refuse(Failure::BadRequest, "its nonce is longer than 32 bytes");
+        }
+        if !self.is_valid_at(now) {
+            return refuse(
+                Failure::TimeNotAvailable,
+                "the clock here is outside of the life of the time-stamp certificate; correct the one or renew the other",
+            );
         }
         let imprint = request.message_imprint;
         let length = match imprint.hash_algorithm.oid {
             ID_SHA_256 => 32,
             ID_SHA_384 => 48,
             ID_SHA_512 => 64,
-            _ => return Err(KeyError::Request("its hash is none of SHA-256, SHA-384 and SHA-512")),
+            _ => return refuse(Failure::BadAlgorithm, "its hash is none of SHA-256, SHA-384 and SHA-512"),
         };
         if imprint.hashed_message.as_bytes().len() != length {
-            return Err(KeyError::Request("the length of its digest does not fit the hash"));
+            return refuse(Failure::BadDataFormat, "the length of its digest does not fit the hash");
         }
         if imprint.hash_algorithm.parameters.as_ref().is_some_and(|parameters| !parameters.is_null()) {
-            return Err(KeyError::Request("its hash has parameters"));
+            return refuse(Failure::BadAlgorithm, "its hash has parameters");
         }
         self.respond(imprint, request.nonce, request.cert_req, now)
+    }
+
+    /// Whether a stamp of this time lies in the life of the certificate, as verifiers ask.
+    fn is_valid_at(&self, now: Timestamp) -> bool {
+        let validity = &self.certificate.tbs_certificate.validity;
+        let life = validity.not_before.to_unix_duration()..=validity.not_after.to_unix_duration();
+        cert::unix(now).is_ok_and(|now| life.contains(&now))
     }
 
     fn respond(

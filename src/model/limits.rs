@@ -16,6 +16,8 @@ pub const NAME: usize = 512;
 pub const URI: usize = 1_024;
 /// One Sigstore bundle.
 pub const BUNDLE: usize = 16 * 1024 * 1024;
+/// One request to record an entry that a client signed itself (as Rekor v2).
+pub const ENTRY_REQUEST: usize = 4 * 1024 * 1024;
 /// One log leaf (C2SP tlog-tiles: 16-bit length).
 pub const LEAF: usize = 65_535;
 /// Statements in one batch, as a count.

@@ -100,6 +100,16 @@ impl Scheme {
         }
     }
 
+    /// The scheme of this name.
+    pub fn of_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|scheme| scheme.details() == name)
+    }
+
+    /// The scheme of this number.
+    pub fn of_number(number: i32) -> Option<Self> {
+        Self::ALL.into_iter().find(|scheme| scheme.number() == number)
+    }
+
     /// The name of its hash in `HashAlgorithm`.
     pub const fn hash(self) -> &'static str {
         match self {

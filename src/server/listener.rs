@@ -6,7 +6,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use axum::{Router, body::Body};
+use axum::{Router, body::Body, extract::ConnectInfo};
 use http::Request;
 use hyper::body::Incoming;
 use hyper_util::{
@@ -170,6 +170,7 @@ impl Connection {
         let seen = Arc::clone(&first_request);
         let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
             seen.notify_one();
+            request.extensions_mut().insert(ConnectInfo(address));
             request.extensions_mut().insert(peer.clone());
             router.clone().oneshot(request.map(Body::new))
         });

@@ -26,15 +26,25 @@ use crate::{
     keys::Keyring,
     log::witnessing::Mode,
     model::limits,
+    recording::Recording,
     signing::Signing,
+    sigstore::{limits::Limiter, rekor::RekorFace, timestamp::TimestampFace},
 };
 
 const JSON: &str = "application/json";
 const SHORT: &str = "public, max-age=5";
 
 pub(super) fn router(config: &Config, parts: &Parts, readiness: Readiness, clock: Clock) -> anyhow::Result<Router> {
-    let services = services(config, parts, readiness, clock)?.into_axum_router();
-    Ok(services.merge(documents(config, parts)).merge(tiles::router(parts.logs.clone())).fallback(elsewhere))
+    let mut services = services(config, parts, readiness, clock)?;
+    let mut documents = documents(config, parts).merge(tiles::router(parts.logs.clone()));
+    if config.sigstore.enabled {
+        let rekor = RekorFace::new(Recording::new(parts.logs.clone()), Limiter::shared(config.sigstore.entries));
+        let stamps = Limiter::shared(config.sigstore.timestamps);
+        let timestamp = TimestampFace::new(Arc::clone(&parts.keyring), stamps, clock);
+        services = services.add_service(rekor.clone().into_server());
+        documents = documents.merge(rekor.router()).merge(timestamp.router());
+    }
+    Ok(services.into_axum_router().merge(documents).fallback(elsewhere))
 }
 
 /// A path that nothing answers to: for gRPC an unknown method, for everybody else an unknown document.

@@ -197,7 +197,7 @@ pub(super) fn faces(config: &Config, parts: &Parts, stopping: &Stopping, clock: 
     };
     let readiness = readiness(parts, stopping, clock);
     let callers = public::router(config, parts, readiness.clone(), clock)?;
-    let public = middleware("public", Some(authenticate), limits::DOCUMENT, plain).wrap(callers);
+    let public = middleware("public", Some(authenticate), limits::ENTRY_REQUEST, plain).wrap(callers);
     // Twice the limit: up to there the webhook reads on, so that its refusal is heard.
     let reviews = webhook::router(Arc::clone(&parts.admission), clock);
     let webhook = middleware("webhook", None, 2 * limits::ADMISSION_BODY, as_review).wrap(reviews);

@@ -1,0 +1,64 @@
+//! JSON as clients of protobuf services write it: bytes in base64 of any alphabet, padded or not; enumerations by name or
+//! number; names in camel case or snake case (each message lists both). Fields that are not known are ignored, as
+//! gateways do, so that newer clients are served.
+
+use base64::{
+    Engine as _, alphabet,
+    engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
+};
+use serde::{Deserialize, Deserializer, de::DeserializeOwned, de::Error as _};
+
+use super::Refusal;
+use crate::model::{Scheme, limits, statement::check_json_depth};
+
+const LENIENT: GeneralPurposeConfig =
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
+static STANDARD: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, LENIENT);
+static URL_SAFE: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, LENIENT);
+
+/// Bytes in base64.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Base64(pub(super) Vec<u8>);
+
+impl<'de> Deserialize<'de> for Base64 {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let engine = if text.contains(['-', '_']) { &URL_SAFE } else { &STANDARD };
+        engine.decode(text).map(Self).map_err(|_source| D::Error::custom("bytes must be base64"))
+    }
+}
+
+/// A scheme by the name or number of its `PublicKeyDetails`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct KeyDetails(pub(super) Scheme);
+
+impl<'de> Deserialize<'de> for KeyDetails {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Form {
+            Name(String),
+            Number(i32),
+        }
+        let scheme = match Form::deserialize(deserializer)? {
+            Form::Name(name) => Scheme::of_name(&name),
+            Form::Number(number) => Scheme::of_number(number),
+        };
+        scheme.map(Self).ok_or_else(|| D::Error::custom(unknown_scheme()))
+    }
+}
+
+/// What is said of a scheme that is not known.
+pub(super) fn unknown_scheme() -> String {
+    let names: Vec<_> = Scheme::ALL.iter().map(|scheme| scheme.details()).collect();
+    format!("keyDetails must be one of {}", names.join(", "))
+}
+
+/// Reads a request's body.
+///
+/// # Errors
+/// A refusal that says where it is not what was wanted.
+pub(super) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refusal> {
+    check_json_depth(body, limits::JSON_DEPTH).map_err(|source| Refusal::invalid(source.to_string()))?;
+    serde_json::from_slice(body).map_err(|source| Refusal::invalid(format!("the body cannot be read: {source}")))
+}
