@@ -71,8 +71,7 @@ pub(super) fn run(args: Args, global: &Global) -> Result<ExitCode, Doubt> {
     let (index, checkpoint) = (included.index(), included.checkpoint());
     let witnessed = policy.map(|policy| policy.check(&receipt.note().to_string())).transpose();
     let witnessed = witnessed.map_err(|source| no(&source))?;
-    let witnesses: Vec<&str> =
-        witnessed.iter().flat_map(Witnessed::cosigned).map(|(name, _)| name.as_str()).collect();
+    let witnesses: Vec<&str> = witnessed.iter().flat_map(Witnessed::cosigned).map(|(name, _)| name.as_str()).collect();
     let value = json!({ "included": true, "origin": checkpoint.origin, "index": index, "treeSize": checkpoint.size,
         "root": hex::encode(checkpoint.root), "leafHash": hex::encode(leaf),
         "witnesses": witnessed.is_some().then_some(&witnesses) });
