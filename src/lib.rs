@@ -10,7 +10,9 @@
 //!           config     typed settings; the doc comment on each field is the manual
 //! faces     grpc       our API, one file per service; translates and delegates, decides nothing
 //!           webhook    admission review in, admission review out
+//!           sigstore   what Sigstore clients know: the certificate authority (Fulcio)
 //! services  signing    statement -> certificate -> envelope -> timestamp -> log entry -> bundle
+//!           issuing    token -> identity and claims -> possession of a key -> certificate -> log entry -> chain
 //!           admission  object -> images -> digests -> evidence -> judge -> verdict and patch
 //!           rollback   service and environment -> candidates -> checks -> readiness
 //!           release    deployments, health, approvals, revocations: statements in, views out
@@ -33,6 +35,7 @@ pub mod config;
 pub mod evidence;
 pub mod grpc;
 pub mod identity;
+pub mod issuing;
 pub mod keys;
 pub mod log;
 pub mod model;
@@ -42,6 +45,7 @@ pub mod rollback;
 #[allow(clippy::disallowed_methods, reason = "the server is the clock of everything below it")]
 pub mod server;
 pub mod signing;
+pub mod sigstore;
 pub mod store;
 pub mod telemetry;
 pub mod tlog;

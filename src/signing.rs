@@ -13,8 +13,8 @@ use jiff::Timestamp;
 
 use crate::{
     keys::{EphemeralKey, KeyError, Keyring},
-    log::{Draft, Log, LogError, Logs, Receipt},
-    model::{Digest, Identity, ImageName, LogRef, Statement, bundle, leaf},
+    log::{Draft, LogError, Logs},
+    model::{Caller, Digest, Extensions, Identity, ImageName, LogRef, Statement, bundle, leaf},
     registry::{Registry, RegistryError},
 };
 
@@ -94,11 +94,32 @@ impl Signing {
         identity: &Identity,
         now: Timestamp,
     ) -> Result<Vec<Signed>, SigningError> {
-        let (keyring, identity) = (Arc::clone(&self.keyring), identity.clone());
-        let prepared = tokio::task::spawn_blocking(move || prepare_all(&keyring, contents, &identity, now))
+        self.sign_saying(contents, identity.clone(), Extensions::default(), now).await
+    }
+
+    /// The same for a caller: the certificate also says what the caller's token does.
+    pub async fn sign_for(
+        &self,
+        contents: Vec<Content>,
+        caller: &Caller,
+        now: Timestamp,
+    ) -> Result<Vec<Signed>, SigningError> {
+        self.sign_saying(contents, caller.identity.clone(), caller.extensions.clone(), now).await
+    }
+
+    async fn sign_saying(
+        &self,
+        contents: Vec<Content>,
+        identity: Identity,
+        said: Extensions,
+        now: Timestamp,
+    ) -> Result<Vec<Signed>, SigningError> {
+        let keyring = Arc::clone(&self.keyring);
+        let prepared = tokio::task::spawn_blocking(move || prepare_all(&keyring, contents, &identity, &said, now))
             .await
             .map_err(|_lost| SigningError::Interrupted)??;
-        let (log, receipts) = self.append(&prepared).await?;
+        let drafts = || prepared.iter().map(|prepared| prepared.draft.clone()).collect();
+        let (log, receipts) = self.logs.append(drafts).await?;
         prepared
             .into_iter()
             .zip(receipts)
@@ -109,17 +130,6 @@ impl Signing {
                 })
             })
             .collect()
-    }
-
-    /// Appends to the present log; to the next one, if the log was succeeded meanwhile.
-    async fn append(&self, prepared: &[Prepared]) -> Result<(Log, Vec<Receipt>), LogError> {
-        loop {
-            let log = self.logs.present();
-            match log.append(prepared.iter().map(|prepared| prepared.draft.clone()).collect()).await {
-                Err(LogError::Frozen(_) | LogError::Closed) if self.logs.present().origin() != log.origin() => {}
-                receipts => return Ok((log, receipts?)),
-            }
-        }
     }
 
     /// Attaches a bundle to its image; the digest of the referrer manifest.
@@ -140,10 +150,11 @@ fn prepare_all(
     keyring: &Keyring,
     contents: Vec<Content>,
     identity: &Identity,
+    said: &Extensions,
     now: Timestamp,
 ) -> Result<Vec<Prepared>, SigningError> {
     let key = EphemeralKey::generate()?;
-    let certificate = keyring.issue(identity, &key.spki(), now)?;
+    let certificate = keyring.issue_saying(identity, said, &key.spki(), now)?;
     contents.into_iter().map(|content| prepare(keyring, &key, &certificate, content, now)).collect()
 }
 

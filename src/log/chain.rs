@@ -7,7 +7,7 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
-use super::{Head, Log, LogError, View};
+use super::{Draft, Head, Log, LogError, Receipt, View};
 use crate::store::Batch;
 
 /// The name under which a frozen log remembers its successor.
@@ -42,6 +42,21 @@ impl Logs {
     #[expect(clippy::expect_used, reason = "a chain is made with one log and never loses one")]
     pub fn present(&self) -> Log {
         self.0.read().unwrap_or_else(PoisonError::into_inner).last().cloned().expect("a chain is never empty")
+    }
+
+    /// Appends to the present log, and to the next one if the log was succeeded meanwhile; with the log that took the
+    /// entries. `drafts` is asked once for each attempt.
+    ///
+    /// # Errors
+    /// Those of [`Log::append`].
+    pub async fn append(&self, drafts: impl Fn() -> Vec<Draft>) -> Result<(Log, Vec<Receipt>), LogError> {
+        loop {
+            let log = self.present();
+            match log.append(drafts()).await {
+                Err(LogError::Frozen(_) | LogError::Closed) if self.present().origin() != log.origin() => {}
+                receipts => return Ok((log, receipts?)),
+            }
+        }
     }
 
     /// The log of this origin.

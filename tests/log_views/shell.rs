@@ -18,7 +18,7 @@ use countersign::{
         },
     },
     log::Logs,
-    model::{Caller, Digest, Role, predicate},
+    model::{Caller, Digest, Extensions, Role, predicate},
     tlog::{Checkpoint, VerifierKey},
 };
 use futures_util::Stream;
@@ -59,7 +59,8 @@ impl Liar {
 
 fn known<T>(request: Request<T>) -> Request<T> {
     let mut request = request;
-    let caller = Caller { identity: identity("a@x.test", "https://i.test"), roles: [Role::Auditor].into() };
+    let (identity, extensions) = (identity("a@x.test", "https://i.test"), Extensions::default());
+    let caller = Caller { identity, roles: [Role::Auditor].into(), extensions };
     request.extensions_mut().insert(Authenticated(Ok(caller)));
     request
 }

@@ -1,0 +1,3 @@
+//! The faces that Sigstore clients know. Each translates and delegates, and decides nothing.
+
+pub mod fulcio;
