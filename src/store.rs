@@ -73,6 +73,7 @@ pub mod anchor;
 mod backup;
 mod batch;
 mod erase;
+mod lock;
 mod options;
 mod room;
 mod shim;
@@ -88,6 +89,7 @@ use rocksdb::{ColumnFamily, DB, Direction, ErrorKind, FlushOptions, IteratorMode
 use anchor::{Anchor, AnchorError};
 pub use batch::{Batch, sum};
 use batch::{Family, id_of};
+pub use lock::lock;
 pub use options::Tail;
 use room::Headroom;
 pub use room::{NoRoom, Room};

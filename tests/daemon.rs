@@ -5,6 +5,7 @@ use std::{
     net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
+    sync::mpsc,
     time::{Duration, Instant},
 };
 
@@ -181,7 +182,8 @@ roles = {ROLES}
     pub fn stop(&mut self) -> Option<std::process::ExitStatus> {
         let mut child = self.child.take()?;
         Command::new("kill").arg(child.id().to_string()).status().unwrap();
-        Some(child.wait().unwrap())
+        let ended = wait(&mut child);
+        Some(ended.unwrap_or_else(|| panic!("the service does not end on SIGTERM: {}", self.log())))
     }
 
     /// A gRPC channel with the client certificate of `name`.
@@ -240,6 +242,56 @@ impl Drop for Daemon {
 /// `kill -9` by process id, from a task that does not own the process.
 pub fn kill_nine(pid: u32) {
     assert!(Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap().success());
+}
+
+/// How long another process may let a test wait. Whoever hangs fails one test, and not the run of all.
+pub const PATIENCE: Duration = Duration::from_mins(1);
+
+/// How a process ended; one that does not end in time is killed.
+pub fn wait(child: &mut Child) -> Option<std::process::ExitStatus> {
+    let deadline = Instant::now() + PATIENCE;
+    while Instant::now() < deadline {
+        if let Some(status) = child.try_wait().unwrap() {
+            return Some(status);
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    None
+}
+
+/// All that a process still says, and how it ends.
+pub fn output(child: Child) -> Output {
+    let (pid, (sender, receiver)) = (child.id(), mpsc::channel());
+    std::thread::spawn(move || sender.send(child.wait_with_output().unwrap()));
+    receiver.recv_timeout(PATIENCE).unwrap_or_else(|_late| {
+        kill_nine(pid);
+        panic!("the process does not end: {}", text(&receiver.recv().unwrap()))
+    })
+}
+
+/// The lines that a process prints.
+pub struct Lines(mpsc::Receiver<String>);
+
+impl Lines {
+    pub fn of(pipe: impl std::io::Read + Send + 'static) -> Self {
+        let (sender, receiver) = mpsc::channel();
+        std::thread::spawn(move || {
+            for line in std::io::BufRead::lines(std::io::BufReader::new(pipe)).map_while(Result::ok) {
+                if sender.send(line).is_err() {
+                    break;
+                }
+            }
+        });
+        Self(receiver)
+    }
+
+    /// The next one, which must come in time.
+    #[track_caller]
+    pub fn next(&self) -> String {
+        self.0.recv_timeout(PATIENCE).expect("a line, in time")
+    }
 }
 
 /// One HTTP/1.1 GET in the clear; the whole answer.

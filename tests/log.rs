@@ -181,6 +181,22 @@ async fn concurrent_callers_make_the_same_tree_as_one() {
     assert_eq!(one.head().root, log.head().root);
 }
 
+/// A process that is being started or taken down holds the lock for a moment longer than its log is open.
+#[test]
+fn a_lock_that_is_let_go_soon_is_waited_for() {
+    let home = tempfile::tempdir().unwrap();
+    let dir = home.path().join("log");
+    drop(new_log(&dir));
+    let held = fs::File::open(dir.join("anchor")).unwrap();
+    held.lock().unwrap();
+    let letting_go = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(200));
+        drop(held);
+    });
+    open(&dir).unwrap();
+    letting_go.join().unwrap();
+}
+
 #[tokio::test]
 async fn a_log_comes_back_as_it_was() {
     let home = tempfile::tempdir().unwrap();

@@ -189,7 +189,9 @@ async fn a_new_log_takes_over_without_a_pause_and_both_stay_trusted() {
     let wait_for = |wanted: usize| {
         let counter = counter.clone();
         async move {
+            let deadline = std::time::Instant::now() + daemon::PATIENCE;
             while counter.load(Ordering::SeqCst) < wanted {
+                assert!(std::time::Instant::now() < deadline, "the callers do not get on");
                 tokio::time::sleep(std::time::Duration::from_millis(5)).await;
             }
         }

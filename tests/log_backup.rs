@@ -182,7 +182,9 @@ async fn a_log_is_succeeded_while_callers_append_and_loses_nothing() {
             })
         })
         .collect();
+    let deadline = std::time::Instant::now() + crate::daemon::PATIENCE;
     while first.size() < 40 {
+        assert!(std::time::Instant::now() < deadline, "the callers do not get on");
         tokio::task::yield_now().await;
     }
     let (chain, successor) = (logs.clone(), next.clone());

@@ -147,7 +147,7 @@ impl Service {
 
     /// How it ended, and all that it said.
     pub fn ended(&mut self) -> (ExitStatus, String) {
-        let status = self.child.wait().unwrap();
+        let status = daemon::wait(&mut self.child).unwrap_or_else(|| panic!("it does not end: {}", self.output()));
         if let Some(reader) = self.reader.take() {
             reader.join().unwrap();
         }

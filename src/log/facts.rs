@@ -94,7 +94,12 @@ impl Facts {
         self.subjects = statement.subjects().to_vec();
         self.predicate_type = Some(statement.predicate_type().to_owned());
         self.is_evidence = match statement.predicate_type() {
-            predicate::DEPLOYMENT | predicate::HEALTH | predicate::READINESS | predicate::REVOCATION => false,
+            predicate::DEPLOYMENT
+            | predicate::HEALTH
+            | predicate::READINESS
+            | predicate::REVOCATION
+            | predicate::ERASURE
+            | predicate::BREAK_GLASS => false,
             predicate::VSA => statement.predicate().get(predicate::READINESS).is_none(),
             _ => true,
         };

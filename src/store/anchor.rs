@@ -42,6 +42,8 @@ use std::{
 
 use sha2::{Digest as _, Sha256};
 
+use super::lock::lock;
+
 /// The file's name inside the log's directory.
 pub const FILE: &str = "anchor";
 /// Bytes from one slot to the next.
@@ -175,7 +177,7 @@ impl Anchor {
         let path = directory.join(FILE);
         let io = |source| AnchorError::Io { path: path.clone(), source };
         let file = OpenOptions::new().read(true).write(true).open(&path).map_err(io)?;
-        match file.try_lock() {
+        match lock(&file) {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(AnchorError::Locked(path)),
             Err(TryLockError::Error(source)) => return Err(io(source)),

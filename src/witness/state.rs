@@ -28,6 +28,7 @@ use std::{
 
 use crate::{
     keys::Cosigner,
+    store,
     tlog::{Checkpoint, Hash, Note, witness::MOST_REQUEST},
 };
 
@@ -107,7 +108,7 @@ impl Files {
             Err(error) if error.kind() == ErrorKind::NotFound => return Err(StateError::Missing(path)),
             opened => opened.map_err(io_error(&path))?,
         };
-        match lock.try_lock() {
+        match store::lock(&lock) {
             Ok(()) => Ok(Self { dir, _lock: lock }),
             Err(TryLockError::WouldBlock) => Err(StateError::Locked(path)),
             Err(TryLockError::Error(source)) => Err(io_error(&path)(source)),

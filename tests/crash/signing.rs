@@ -1,8 +1,11 @@
 //! `kill -9` in the middle of signing: whatever was acknowledged is there and proves; nothing half.
 
-use std::sync::{
-    Arc, Mutex,
-    atomic::{AtomicBool, AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
 };
 
 use countersign::{
@@ -26,10 +29,23 @@ fn request(digest: &Digest) -> v1::SignRequest {
     }
 }
 
-/// Signs until the service dies or the work is done; every acknowledgement goes into the ledger.
+/// Signs until the service is killed; every acknowledgement goes into the ledger.
 async fn call_until_killed(daemon: &Daemon, ledger: &Ledger, next: &AtomicUsize, stop: &AtomicBool) {
-    let Ok(channel) = daemon.try_channel("builder").await else { return };
-    let mut client = SigningServiceClient::new(channel);
+    while !stop.load(Ordering::SeqCst) {
+        if let Ok(channel) = daemon.try_channel("builder").await {
+            call(SigningServiceClient::new(channel), ledger, next, stop).await;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Signs over one connection until it fails.
+async fn call(
+    mut client: SigningServiceClient<tonic::transport::Channel>,
+    ledger: &Ledger,
+    next: &AtomicUsize,
+    stop: &AtomicBool,
+) {
     while !stop.load(Ordering::SeqCst) {
         let number = next.fetch_add(1, Ordering::SeqCst);
         let digest = Digest::of(&number.to_be_bytes());
@@ -55,9 +71,11 @@ async fn acknowledged_bundles_survive_kill_nine() {
         let pid = daemon.pid();
         let killer = async {
             // The moment of the kill is wherever the callers are when this many answers have come.
+            let deadline = Instant::now() + daemon::PATIENCE;
             while ledger.lock().unwrap().len() < wanted {
+                assert!(Instant::now() < deadline, "the callers do not get on: {}", daemon.log());
                 tokio::task::yield_now().await;
-                tokio::time::sleep(std::time::Duration::from_micros(300)).await;
+                tokio::time::sleep(Duration::from_micros(300)).await;
             }
             daemon::kill_nine(pid);
             stop.store(true, Ordering::SeqCst);

@@ -1,7 +1,6 @@
 //! `countersign log` as auditors use it: against the real service, and against a service that lies.
 
 use std::{
-    io::{BufRead as _, BufReader},
     pin::Pin,
     process::{Command, Output, Stdio},
     sync::{Arc, Mutex},
@@ -400,6 +399,8 @@ async fn watch_prints_one_object_for_each_entry_and_survives_a_restart() {
         &[
             "log",
             "watch",
+            "--from",
+            "2",
             "--count",
             "3",
             "-o",
@@ -411,9 +412,8 @@ async fn watch_prints_one_object_for_each_entry_and_survives_a_restart() {
         ],
     );
     let mut watching = watching.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let mut lines = BufReader::new(watching.stdout.take().unwrap()).lines();
-    let mut next = || -> Value { serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap() };
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    let lines = daemon::Lines::of(watching.stdout.take().unwrap());
+    let next = || -> Value { serde_json::from_str(&lines.next()).unwrap() };
     sign(&daemon, "one");
     let one = next();
     assert_eq!((&one["index"], &one["signer"]["subject"]), (&2.into(), &"spiffe://countersign.test/builder".into()));
@@ -427,18 +427,17 @@ async fn watch_prints_one_object_for_each_entry_and_survives_a_restart() {
     assert_eq!(code(&daemon.cli("other", &["sign", &Digest::of(b"other").to_string()])), 0);
     sign(&daemon, "three");
     assert_eq!(next()["index"], 5);
-    let ended = tokio::task::spawn_blocking(move || watching.wait_with_output().unwrap()).await.unwrap();
+    let ended = tokio::task::spawn_blocking(move || daemon::output(watching)).await.unwrap();
     assert!(ended.status.success());
     let said = String::from_utf8_lossy(&ended.stderr);
     assert!(said.contains("resume with --origin countersign.test --from 4"), "{said}");
 
     let mut watching = daemon.command("other", &["log", "watch", "--from", "5", "--no-retry"]);
     let mut watching = watching.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let mut lines = BufReader::new(watching.stdout.take().unwrap()).lines();
-    let line = lines.next().unwrap().unwrap();
+    let line = daemon::Lines::of(watching.stdout.take().unwrap()).next();
     assert!(line.starts_with("       5  ") && line.contains("spiffe://countersign.test/builder"), "{line}");
     assert!(daemon.stop().unwrap().success());
-    let ended = tokio::task::spawn_blocking(move || watching.wait_with_output().unwrap()).await.unwrap();
+    let ended = tokio::task::spawn_blocking(move || daemon::output(watching)).await.unwrap();
     let said = String::from_utf8_lossy(&ended.stderr).into_owned();
     assert_eq!(ended.status.code(), Some(2), "{said}");
     assert!(said.contains("resume with --origin countersign.test --from 6"), "{said}");
@@ -451,9 +450,9 @@ async fn a_watch_goes_on_with_the_next_log() {
     let first = served.library.log.origin().to_owned();
     let mut command = served.command(&["watch", "--from", "39", "--count", "4", "-o", "json"]);
     let mut watching = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let mut lines = BufReader::new(watching.stdout.take().unwrap()).lines();
-    let mut next = || -> u64 {
-        let entry: Value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
+    let lines = daemon::Lines::of(watching.stdout.take().unwrap());
+    let next = || -> u64 {
+        let entry: Value = serde_json::from_str(&lines.next()).unwrap();
         entry["index"].as_u64().unwrap()
     };
     assert_eq!((next(), next()), (39, 40));
@@ -462,7 +461,7 @@ async fn a_watch_goes_on_with_the_next_log() {
     served.library.said.clear();
     served.library.add([Said::default()]).await;
     assert_eq!((next(), next()), (0, 1));
-    let ended = tokio::task::spawn_blocking(move || watching.wait_with_output().unwrap()).await.unwrap();
+    let ended = tokio::task::spawn_blocking(move || daemon::output(watching)).await.unwrap();
     assert!(ended.status.success());
     let said = String::from_utf8_lossy(&ended.stderr);
     assert!(said.contains(&format!("{first} is frozen; going on with log2.test")), "{said}");
@@ -550,7 +549,7 @@ async fn a_watch_that_is_told_to_stop_stops() {
     let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     tokio::time::sleep(Duration::from_millis(800)).await;
     served.stop.send_replace(true);
-    let ended = tokio::task::spawn_blocking(move || child.wait_with_output().unwrap()).await.unwrap();
+    let ended = tokio::task::spawn_blocking(move || daemon::output(child)).await.unwrap();
     assert_eq!((ended.status.code(), ended.stdout.len()), (Some(2), 0), "{}", text(&ended));
     assert!(text(&ended).contains("STOPPING") && text(&ended).contains("--from 41"), "{}", text(&ended));
 }
