@@ -101,7 +101,7 @@ pub(super) fn check_claims(claims: &Claims, issuer: &Issuer, now: Timestamp) -> 
     let addressed = match claims.get("aud") {
         Some(Value::String(audience)) => issuer.audience.contains(audience),
         Some(Value::Array(audiences)) => {
-            audiences.iter().any(|one| issuer.audience.iter().any(|wanted| one.as_str() == Some(wanted)))
+            audiences.iter().any(|one| issuer.audience.iter().any(|wanted| one.as_str() == Some(wanted.as_str())))
         }
         _ => false,
     };
