@@ -67,7 +67,9 @@ pub enum IssuingError {
     #[error(transparent)]
     Token(#[from] Refusal),
     /// A known caller without the role.
-    #[error("{0} may not have certificates: that needs the role builder; an admin can add a rule under [[identity.rules]]")]
+    #[error(
+        "{0} may not have certificates: that needs the role builder; an admin can add a rule under [[identity.rules]]"
+    )]
     Role(Identity),
     /// The key is not accepted.
     #[error("public key: {0}")]
@@ -76,7 +78,9 @@ pub enum IssuingError {
     #[error(transparent)]
     Request(#[from] CertificateRequestError),
     /// The token has no claim that a proof could be over.
-    #[error("the token has neither of the claims email and sub, so nothing can prove possession; send a certificate request")]
+    #[error(
+        "the token has neither of the claims email and sub, so nothing can prove possession; send a certificate request"
+    )]
     NoChallenge,
     /// The signature is not by the key, or over something else.
     #[error(

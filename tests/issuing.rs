@@ -60,9 +60,12 @@ enum Pair {
 impl Key {
     pub fn new(scheme: Scheme) -> Self {
         // Of RSA one each: making them takes long.
-        static RSA_2048: LazyLock<rsa::KeyPair> = LazyLock::new(|| rsa::KeyPair::generate(rsa::KeySize::Rsa2048).unwrap());
-        static RSA_3072: LazyLock<rsa::KeyPair> = LazyLock::new(|| rsa::KeyPair::generate(rsa::KeySize::Rsa3072).unwrap());
-        static RSA_4096: LazyLock<rsa::KeyPair> = LazyLock::new(|| rsa::KeyPair::generate(rsa::KeySize::Rsa4096).unwrap());
+        static RSA_2048: LazyLock<rsa::KeyPair> =
+            LazyLock::new(|| rsa::KeyPair::generate(rsa::KeySize::Rsa2048).unwrap());
+        static RSA_3072: LazyLock<rsa::KeyPair> =
+            LazyLock::new(|| rsa::KeyPair::generate(rsa::KeySize::Rsa3072).unwrap());
+        static RSA_4096: LazyLock<rsa::KeyPair> =
+            LazyLock::new(|| rsa::KeyPair::generate(rsa::KeySize::Rsa4096).unwrap());
         let ec = |algorithm| Pair::Ec(EcdsaKeyPair::generate(algorithm).unwrap());
         let pair = match scheme {
             Scheme::P256Sha256 => ec(&ECDSA_P256_SHA256_ASN1_SIGNING),

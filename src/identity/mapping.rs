@@ -63,10 +63,7 @@ const BUILDKITE: [Entry; 4] = [
     (Extension::RunnerEnvironment, "runner_environment"),
     (Extension::SourceRepositoryDigest, "build_commit"),
     (Extension::BuildTrigger, "build_source"),
-    (
-        Extension::RunInvocationUri,
-        "<server>/{organization_slug}/{pipeline_slug}/builds/{build_number}#{job_id}",
-    ),
+    (Extension::RunInvocationUri, "<server>/{organization_slug}/{pipeline_slug}/builds/{build_number}#{job_id}"),
 ];
 
 /// How the tokens of one issuer fill the extensions.
@@ -140,8 +137,11 @@ fn built_in(issuer: &Issuer) -> Result<Vec<Rule>, String> {
         Ok(Rule { extension, when, template, required: false })
     };
     let every = [(Extension::TokenSubject, "sub")];
-    let mut rules: Vec<Rule> =
-        entries.iter().chain(&every).map(|(extension, text)| rule(*extension, None, text)).collect::<Result<_, String>>()?;
+    let mut rules: Vec<Rule> = entries
+        .iter()
+        .chain(&every)
+        .map(|(extension, text)| rule(*extension, None, text))
+        .collect::<Result<_, String>>()?;
     if issuer.subject == SubjectForm::Gitlab {
         for (kind, text) in GITLAB_REF {
             rules.push(rule(Extension::SourceRepositoryRef, Some(("ref_type", kind)), text)?);

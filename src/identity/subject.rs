@@ -37,7 +37,9 @@ pub(super) fn check(issuer: &Issuer) -> Result<(), String> {
     let domain = issuer.subject_domain.as_deref();
     match (issuer.subject, domain) {
         (SubjectForm::Username, None) => {
-            return Err("subject_domain is missing; user names count within a domain, as in alice!example.org".to_owned());
+            return Err(
+                "subject_domain is missing; user names count within a domain, as in alice!example.org".to_owned()
+            );
         }
         (SubjectForm::Username | SubjectForm::Spiffe, Some(domain)) if !is_domain(domain) => {
             return Err(format!("subject_domain {domain:?} is not a domain in lower case, as in example.org"));
@@ -92,9 +94,7 @@ fn uri(issuer: &Issuer, claims: &Claims) -> Result<String, Refusal> {
         let problem = "must be a URI; configure another `subject` form for this issuer if it never is";
         return Err(Refusal::claim("sub", problem));
     }
-    let within = |domain: &str| {
-        sub.strip_prefix(domain).is_some_and(|path| path.is_empty() || path.starts_with('/'))
-    };
+    let within = |domain: &str| sub.strip_prefix(domain).is_some_and(|path| path.is_empty() || path.starts_with('/'));
     if !issuer.subject_domain.as_deref().is_none_or(within) {
         return Err(Refusal::claim("sub", "must be a URI within the subject_domain of this issuer"));
     }

@@ -7,10 +7,7 @@ use const_oid::{
     ObjectIdentifier,
     db::rfc5912::{ECDSA_WITH_SHA_256, ECDSA_WITH_SHA_384, ECDSA_WITH_SHA_512, SHA_256_WITH_RSA_ENCRYPTION},
 };
-use der::{
-    AnyRef, Decode as _, Reader as _, SliceReader, Tag, TagNumber, Tagged as _,
-    asn1::BitStringRef,
-};
+use der::{AnyRef, Decode as _, Reader as _, SliceReader, Tag, TagNumber, Tagged as _, asn1::BitStringRef};
 use spki::AlgorithmIdentifierRef;
 
 use super::{

@@ -67,10 +67,9 @@ async fn openssl_takes_every_kind_of_certificate() {
         settings.subject_domain = Some("example.org".to_owned());
     })
     .await;
-    for (house, claims, schemes) in [
-        (&uri, sub(), Scheme::ALL.as_slice()),
-        (&user, json!({ "sub": "alice" }), &[Scheme::P256Sha256]),
-    ] {
+    for (house, claims, schemes) in
+        [(&uri, sub(), Scheme::ALL.as_slice()), (&user, json!({ "sub": "alice" }), &[Scheme::P256Sha256])]
+    {
         for scheme in schemes {
             let key = Key::new(*scheme);
             let issued = house.ask(claims.clone(), Possession::Request(key.csr())).await.unwrap();

@@ -62,7 +62,10 @@ async fn requests_are_taken_in_every_form_that_clients_send() {
     for body in bodies {
         let (status, answer, headers) = post(&url, &body).await;
         assert_eq!(status, 200, "{body}: {answer}");
-        assert_eq!((&headers["content-type"], &headers["cache-control"]), (&"application/json".parse().unwrap(), &"no-store".parse().unwrap()));
+        assert_eq!(
+            (&headers["content-type"], &headers["cache-control"]),
+            (&"application/json".parse().unwrap(), &"no-store".parse().unwrap())
+        );
         let chain = chain(&answer);
         assert_eq!(chain.len(), 3);
         assert_eq!(super::is_signed_by(&unpem(&chain[0]), &unpem(&chain[1])), true);
@@ -136,8 +139,14 @@ async fn version_1_answers_pem() {
     }
     for (body, reason) in [
         (json!({}), "INVALID_ARGUMENT"),
-        (json!({ "publicKey": { "content": STANDARD.encode("hunter2") }, "signedEmailAddress": proof }), "KEY_MALFORMED"),
-        (json!({ "publicKey": { "content": STANDARD.encode(key.pem()) }, "signedEmailAddress": "AAAA" }), "PROOF_INVALID"),
+        (
+            json!({ "publicKey": { "content": STANDARD.encode("hunter2") }, "signedEmailAddress": proof }),
+            "KEY_MALFORMED",
+        ),
+        (
+            json!({ "publicKey": { "content": STANDARD.encode(key.pem()) }, "signedEmailAddress": "AAAA" }),
+            "PROOF_INVALID",
+        ),
         (json!({ "publicKey": { "content": STANDARD.encode(key.pem()) } }), "PROOF_INVALID"),
     ] {
         let answer = ask(body.clone(), Some(&token)).await;
@@ -205,7 +214,8 @@ async fn the_same_over_grpc() {
     for request_key in [proof(SUB), csr.clone()] {
         let request = v2::CreateSigningCertificateRequest { credentials: credentials(&token), key: Some(request_key) };
         let answer = client.create_signing_certificate(request).await.unwrap().into_inner();
-        let Some(signing_certificate::Certificate::SignedCertificateEmbeddedSct(certificate)) = answer.certificate else {
+        let Some(signing_certificate::Certificate::SignedCertificateEmbeddedSct(certificate)) = answer.certificate
+        else {
             panic!("{answer:?}")
         };
         let chain = certificate.chain.unwrap().certificates;

@@ -14,7 +14,10 @@ use countersign::{
     },
     identity::SubjectForm,
     log::{Draft, Logs},
-    model::{Caller, Digest, Extensions, Identity, Role, Scheme, leaf::{self, Verifier}},
+    model::{
+        Caller, Digest, Extensions, Identity, Role, Scheme,
+        leaf::{self, Verifier},
+    },
     registry::{Registry, Settings},
     signing::{Content, Signing},
 };
@@ -130,9 +133,14 @@ async fn every_certificate_in_a_name_is_listed_with_its_signatures() {
         assert!(list.iter().all(|one| one["ofThisAuthority"] == true && one["issuer"] == issuer.as_str()));
     }
     let all = watched.json(&[SUBJECT, "--issuer", &issuer, "--all"]).await;
-    assert_eq!((&all["certificates"][3]["index"], &all["certificates"][3]["ofThisAuthority"]), (&json!(7), &json!(false)));
+    assert_eq!(
+        (&all["certificates"][3]["index"], &all["certificates"][3]["ofThisAuthority"]),
+        (&json!(7), &json!(false))
+    );
     let page = text(&watched.run(&[SUBJECT, "--issuer", &issuer]).await);
-    for said in ["signatures 2, 4", "no signatures", "signed by the service", "3 certificates; complete up to size 8", "1 more"] {
+    for said in
+        ["signatures 2, 4", "no signatures", "signed by the service", "3 certificates; complete up to size 8", "1 more"]
+    {
         assert!(page.contains(said), "{said}: {page}");
     }
     // Under another trusted root it is the other way round.

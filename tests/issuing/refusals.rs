@@ -86,7 +86,8 @@ async fn keys_and_requests_are_refused_by_name() {
         change(&mut request);
         super::csr(&request)
     };
-    let ed25519 = hex::decode("302a300506032b6570032100d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a");
+    let ed25519 =
+        hex::decode("302a300506032b6570032100d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a");
     let ed25519 = ed25519.unwrap();
     let mut modulus = vec![0xc5; 128];
     modulus[127] |= 1;
@@ -185,7 +186,9 @@ async fn keys_and_requests_are_refused_by_name() {
     let http = reqwest::Client::new();
     let text = http.post(format!("{url}/api/v2/signingCert")).body("hunter2").send().await.unwrap();
     assert_eq!(text.status().as_u16(), 400);
-    for (path, posted) in [("/api/v2/signingCert", false), ("/api/v2/trustBundle", true), ("/api/v1/signingCert", false)] {
+    for (path, posted) in
+        [("/api/v2/signingCert", false), ("/api/v2/trustBundle", true), ("/api/v1/signingCert", false)]
+    {
         let request = if posted { http.post(format!("{url}{path}")) } else { http.get(format!("{url}{path}")) };
         let answer = request.send().await.unwrap();
         let (status, headers) = (answer.status().as_u16(), answer.headers().clone());

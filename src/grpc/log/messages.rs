@@ -50,7 +50,9 @@ pub(super) fn summary(entry: &log::Entry) -> v1::EntrySummary {
         subject_count: u32::try_from(facts.subjects.len()).unwrap_or(u32::MAX),
         recorded_digest: facts.recorded.map(|digest| digest.to_string()).unwrap_or_default(),
         has_payload: entry.payload.as_ref().is_some_and(|payload| !payload.is_empty()),
-        certificate: facts::certificate_in(&entry.leaf).and_then(|der| certificate::describe(&der)).map(certificate_summary),
+        certificate: facts::certificate_in(&entry.leaf)
+            .and_then(|der| certificate::describe(&der))
+            .map(certificate_summary),
     }
 }
 

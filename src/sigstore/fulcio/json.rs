@@ -77,19 +77,16 @@ pub(super) fn request(body: &[u8]) -> Result<(Option<String>, Possession), Probl
 }
 
 /// One of the two ways to show possession. An empty request is none: some clients send the field they do not use.
-pub(super) fn possession(
-    proof: Option<(String, Vec<u8>)>,
-    csr: Option<Vec<u8>>,
-) -> Result<Possession, Problem> {
+pub(super) fn possession(proof: Option<(String, Vec<u8>)>, csr: Option<Vec<u8>>) -> Result<Possession, Problem> {
     match (proof, csr.filter(|csr| !csr.is_empty())) {
         (None, Some(csr)) => Ok(Possession::Request(csr)),
         (Some((key, signature)), None) => Ok(Possession::Proof { key: key_of(key)?, signature }),
         (Some(_), Some(_)) => {
             Err(Problem::invalid("both publicKeyRequest and certificateSigningRequest are given; send one of them"))
         }
-        (None, None) => Err(Problem::invalid(
-            "neither publicKeyRequest nor certificateSigningRequest is given; send one of them",
-        )),
+        (None, None) => {
+            Err(Problem::invalid("neither publicKeyRequest nor certificateSigningRequest is given; send one of them"))
+        }
     }
 }
 

@@ -34,10 +34,7 @@ struct PublicKey {
     content: Option<Base64>,
 }
 
-pub(super) async fn signing_cert(
-    State(fulcio): State<Fulcio>,
-    request: Request<Body>,
-) -> Result<Response, Problem> {
+pub(super) async fn signing_cert(State(fulcio): State<Fulcio>, request: Request<Body>) -> Result<Response, Problem> {
     let (token, body) = parts(request).await?;
     let issued = fulcio.certify(token, possession(json::parse(&body)?)?).await?;
     let headers = [(CONTENT_TYPE, PEM_CHAIN), (CACHE_CONTROL, NO_STORE)];
@@ -56,7 +53,9 @@ fn possession(request: CertificateRequest) -> Result<Possession, Problem> {
     }
     let key = request.public_key.and_then(|key| key.content).map(|content| content.0).unwrap_or_default();
     if key.is_empty() {
-        return Err(Problem::invalid("neither publicKey.content nor certificateSigningRequest is given; send one of them"));
+        return Err(Problem::invalid(
+            "neither publicKey.content nor certificateSigningRequest is given; send one of them",
+        ));
     }
     let key = match String::from_utf8(key) {
         Ok(text) if text.trim_start().starts_with("-----BEGIN") => EncodedKey::Pem(text),

@@ -116,9 +116,11 @@ impl Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let info = json!({ "@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": self.reason, "domain": DOMAIN });
+        let info =
+            json!({ "@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": self.reason, "domain": DOMAIN });
         let body = json!({ "code": i32::from(self.code), "message": self.message, "details": [info] });
-        let mut response = (self.status, [(CACHE_CONTROL, HeaderValue::from_static("no-store"))], Json(body)).into_response();
+        let mut response =
+            (self.status, [(CACHE_CONTROL, HeaderValue::from_static("no-store"))], Json(body)).into_response();
         let headers = response.headers_mut();
         if self.status == StatusCode::UNAUTHORIZED {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));

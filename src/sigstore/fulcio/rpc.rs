@@ -45,9 +45,7 @@ impl v2::ca_server::Ca for Fulcio {
     }
 }
 
-fn possession(
-    key: Option<v2::create_signing_certificate_request::Key>,
-) -> Result<crate::issuing::Possession, Problem> {
+fn possession(key: Option<v2::create_signing_certificate_request::Key>) -> Result<crate::issuing::Possession, Problem> {
     use v2::create_signing_certificate_request::Key;
     match key {
         Some(Key::PublicKeyRequest(request)) => {
