@@ -197,13 +197,13 @@ impl Checked {
     fn line(&self) -> String {
         let Told { certificate, index, issuer, signed, signatures } = &self.told;
         let whose = if self.ours { "" } else { "  OF ANOTHER AUTHORITY" };
-        let named: Vec<_> = signatures.iter().take(NAMED).map(u64::to_string).collect();
-        let more = signatures.len().saturating_sub(NAMED);
-        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-        let used = match (signed, named.is_empty()) {
-            (true, true) => "signed by the service".to_owned(),
-            (false, true) => "no signatures".to_owned(),
-            (_, false) => format!("signatures {}{more}", named.join(", ")),
+        // Where the service signed, the first entry is a signature too.
+        let all: Vec<_> = signed.then_some(index).into_iter().chain(signatures).map(u64::to_string).collect();
+        let named = all.iter().take(NAMED).map(String::as_str).collect::<Vec<_>>().join(", ");
+        let used = match all.len() {
+            0 => "no signatures".to_owned(),
+            count if count > NAMED => format!("signatures {named} and {} more", count - NAMED),
+            _ => format!("signatures {named}"),
         };
         plain(&format!(
             "{index:>8}  {} to {}  serial {}  key {}  issuer {issuer}  {used}{whose}",
