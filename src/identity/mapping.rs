@@ -9,7 +9,7 @@ use super::{
     rules::{Claims, claim},
     template::Template,
 };
-use crate::model::{Extension, ExtensionError, Extensions};
+use crate::model::{Extension, Extensions, certificate::ExtensionError};
 
 /// Stands for the issuer's server in the tables below.
 const SERVER: &str = "<server>";
