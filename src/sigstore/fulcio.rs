@@ -10,7 +10,7 @@
 //! ```
 //!
 //! A token comes in the body (`credentials.oidcIdentityToken`) or as `authorization: Bearer …`; where both are sent, the
-//! body's counts. Names are taken in camelCase and snake_case, base64 in either alphabet, padded or not, and fields that
+//! body's counts. Names are taken in camel case and snake case, base64 in either alphabet, padded or not, and fields that
 //! nobody knows are passed over, as grpc-gateway does it. So does an error look: `{"code":…,"message":…,"details":[…]}`,
 //! with the reason as a `google.rpc.ErrorInfo`. Statuses: `problem`.
 
@@ -19,7 +19,7 @@ mod legacy;
 mod problem;
 mod rpc;
 
-use std::{error::Error as _, sync::Arc};
+use std::{error::Error, sync::Arc};
 
 use axum::{
     Json, Router,
@@ -135,7 +135,7 @@ async fn configuration(State(fulcio): State<Fulcio>) -> Response {
 async fn parts(request: Request<Body>) -> Result<(Option<String>, Bytes), Problem> {
     let token = bearer(request.headers());
     let body = to_bytes(request.into_body(), limits::SIGNING_CERT_BODY).await.map_err(|error| {
-        if error.source().is_some_and(|source| source.is::<LengthLimitError>()) {
+        if error.source().is_some_and(<dyn Error>::is::<LengthLimitError>) {
             Problem::too_large(limits::SIGNING_CERT_BODY)
         } else {
             Problem::invalid("the body did not arrive whole; send it again")

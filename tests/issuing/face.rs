@@ -68,7 +68,7 @@ async fn requests_are_taken_in_every_form_that_clients_send() {
         );
         let chain = chain(&answer);
         assert_eq!(chain.len(), 3);
-        assert_eq!(super::is_signed_by(&unpem(&chain[0]), &unpem(&chain[1])), true);
+        assert!(super::is_signed_by(&unpem(&chain[0]), &unpem(&chain[1])));
     }
     assert_eq!(house.log.size(), 1 + 6);
 }

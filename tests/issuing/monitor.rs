@@ -138,8 +138,7 @@ async fn every_certificate_in_a_name_is_listed_with_its_signatures() {
         (&json!(7), &json!(false))
     );
     let page = text(&watched.run(&[SUBJECT, "--issuer", &issuer]).await);
-    for said in
-        ["signatures 2, 4", "no signatures", "signatures 6", "3 certificates; complete up to size 8", "1 more"]
+    for said in ["signatures 2, 4", "no signatures", "signatures 6", "3 certificates; complete up to size 8", "1 more"]
     {
         assert!(page.contains(said), "{said}: {page}");
     }

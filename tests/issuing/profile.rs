@@ -259,6 +259,8 @@ async fn every_token_caller_carries_them() {
     assert_eq!(extensions_of(&plain), Some(Extensions::default()));
 }
 
+type Change = Box<dyn Fn(&mut IssuerSettings)>;
+
 #[test]
 fn settings_of_the_mapping_are_refused_by_name() {
     let try_settings = |change: &dyn Fn(&mut IssuerSettings)| {
@@ -271,7 +273,6 @@ fn settings_of_the_mapping_are_refused_by_name() {
     };
     let long: &'static str = "x".repeat(2_000).leak();
     let many: &'static str = "{a}".repeat(17).leak();
-    type Change = Box<dyn Fn(&mut IssuerSettings)>;
     let table: Vec<(Change, &str)> = vec![
         (Box::new(claims("build_signer", "x")), "\"build_signer\" is not an extension; they are workflow_trigger, "),
         (Box::new(claims("issuer", "x")), "is not an extension"),

@@ -34,7 +34,7 @@ impl<'de> Deserialize<'de> for Base64 {
 /// `CreateSigningCertificateRequest`.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Request {
+struct Body {
     credentials: Option<Credentials>,
     #[serde(alias = "public_key_request")]
     public_key_request: Option<PublicKeyRequest>,
@@ -66,7 +66,7 @@ struct PublicKey {
 
 /// Reads a body: the token, if it is there, and how possession is shown.
 pub(super) fn request(body: &[u8]) -> Result<(Option<String>, Possession), Problem> {
-    let request: Request = parse(body)?;
+    let request: Body = parse(body)?;
     let token = request.credentials.and_then(|credentials| credentials.oidc_identity_token);
     let csr = request.certificate_signing_request.map(|csr| csr.0);
     let proof = request.public_key_request.map(|proof| {
