@@ -259,13 +259,14 @@ async fn an_identity_that_asks_too_often_is_told_when_to_come_again() {
     let ask = async |body: &Value| post(&url, body).await;
     let mut refused = None;
     for _ in 0..30 {
-        let (status, answer) = ask(&greedy).await;
+        let (status, answer, headers) = ask(&greedy).await;
         if status != 200 {
-            refused = Some((status, answer));
+            refused = Some((status, answer, headers));
             break;
         }
     }
-    let (status, answer) = refused.expect("a refusal within thirty requests");
+    let (status, answer, headers) = refused.expect("a refusal within thirty requests");
+    assert_eq!(headers["retry-after"], "1");
     assert_eq!((status, &answer["code"]), (429, &json!(8)), "{answer}");
     assert_eq!(answer["details"][0]["reason"], "TOO_MANY_REQUESTS");
     let other = "https://ci.example.org/other";
