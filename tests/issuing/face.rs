@@ -239,7 +239,7 @@ async fn the_same_over_grpc() {
     }
     let huge = RequestKey::CertificateSigningRequest(vec![1; 70_000].into());
     let request = v2::CreateSigningCertificateRequest { credentials: credentials(&token), key: Some(huge) };
-    assert!(client.create_signing_certificate(request).await.is_err());
+    assert_eq!(client.create_signing_certificate(request).await.unwrap_err().code(), Code::OutOfRange);
     assert_eq!(house.log.size(), size);
 
     let bundle = client.get_trust_bundle(v2::GetTrustBundleRequest {}).await.unwrap().into_inner();
