@@ -25,7 +25,7 @@ fn a_caller_has_a_burst_and_then_its_rate() {
     // In the long run exactly the rate is let through, however often somebody asks; refusals cost nothing.
     let mut taken = 0;
     for millisecond in 0..10_000 {
-        let now = start + Duration::from_secs(60) + Duration::from_millis(millisecond);
+        let now = start + Duration::from_mins(1) + Duration::from_millis(millisecond);
         taken += u32::from(limiter.take("one", now).is_ok());
     }
     assert_eq!(taken, 5 + 99, "a burst and ten a second");

@@ -230,7 +230,7 @@ async fn what_does_not_verify_is_not_recorded() {
         (
             with(
                 "/signature/verifier",
-                json!({ "x509Certificate": { "rawBytes": encode(&[0; 20_000]) }, "keyDetails": 5 }),
+                json!({ "x509Certificate": { "rawBytes": encode(&vec![0; 20_000]) }, "keyDetails": 5 }),
             ),
             "the certificate has 20000 bytes; at most 16384",
         ),

@@ -71,16 +71,16 @@ pub(super) fn run(args: Args, global: &Global) -> Result<ExitCode, Doubt> {
     let (index, checkpoint) = (included.index(), included.checkpoint());
     let witnessed = policy.map(|policy| policy.check(&receipt.note().to_string())).transpose();
     let witnessed = witnessed.map_err(|source| no(&source))?;
-    let witnesses: Vec<&str> = witnessed.iter().flat_map(Witnessed::cosigned).map(|(name, _)| name.as_str()).collect();
+    let cosigners: Vec<&str> = witnessed.iter().flat_map(Witnessed::cosigned).map(|(name, _)| name.as_str()).collect();
     let value = json!({ "included": true, "origin": checkpoint.origin, "index": index, "treeSize": checkpoint.size,
         "root": hex::encode(checkpoint.root), "leafHash": hex::encode(leaf),
-        "witnesses": witnessed.is_some().then_some(&witnesses) });
+        "witnesses": witnessed.is_some().then_some(&cosigners) });
     let mut text = format!(
         "INCLUDED: entry {index} of {}, under its signed checkpoint of size {}",
         checkpoint.origin, checkpoint.size
     );
-    if !witnesses.is_empty() {
-        text.push_str(&format!(", cosigned by {}", witnesses.join(", ")));
+    if !cosigners.is_empty() {
+        text.push_str(&format!(", cosigned by {}", cosigners.join(", ")));
     }
     print(global, &value, &text)?;
     Ok(ExitCode::SUCCESS)
