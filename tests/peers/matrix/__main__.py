@@ -9,23 +9,27 @@ Exit codes of `run`: 0 all cells that can be are green, 1 not, 2 it could not be
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import importlib.metadata
 import json
 import os
 import re
 import sys
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import requests
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-import by_tuf
 import report
+import rotation
 import samples
 import timing
+from by_tuf import Step, TufClients, first_root
 from cells import Cell, judge
 from clients import Client, Place
 from clients.cosign import Cosign, CosignKey
@@ -65,14 +69,10 @@ def arguments() -> argparse.Namespace:
 
 
 def prepare(given: argparse.Namespace) -> Place:
-    """Fetches what the service hands out; nothing else is given to a client."""
+    """Everything but what the service hands out."""
     documents = given.work / "documents"
     for directory in (documents, given.work / "home"):
         directory.mkdir()
-    for name in DOCUMENTS:
-        answer = requests.get(f"{given.url}/{name}", verify=str(given.ca), timeout=20)
-        answer.raise_for_status()
-        (documents / name).write_bytes(answer.content)
     predicate = given.work / "predicate.json"
     predicate.write_text(json.dumps(PREDICATE))
     registries = [Registry(*pair.rsplit("=", 1)) for pair in given.registry]
@@ -87,6 +87,14 @@ def prepare(given: argparse.Namespace) -> Place:
         issuer=Issuer(given.work / "issuer"),
         registries={registry.host: registry for registry in registries},
     )
+
+
+def fetch_documents(place: Place) -> None:
+    """What the service hands out; nothing else is given to a client."""
+    for path in (place.trusted_root, place.signing_config, place.client_trust_config):
+        answer = requests.get(f"{place.url}/{path.name}", verify=str(place.authority), timeout=20)
+        answer.raise_for_status()
+        path.write_bytes(answer.content)
 
 
 def all_cases(place: Place) -> list[Case]:
@@ -179,14 +187,12 @@ def versions(given: argparse.Namespace) -> dict[str, str]:
     return found
 
 
-def run_tuf(place: Place, python: Python, javascript: JavaScript, cosign: Cosign | None) -> list[by_tuf.Step]:
-    first = by_tuf.root(place)
-    if first is None:
-        print("  skipped: the service serves no TUF repository at /tuf/")
-        return []
+def show(steps: Iterator[Step]) -> list[Step]:
+    """Prints the steps as they happen."""
     done = []
-    for step in by_tuf.steps(place, first, python, javascript, cosign):
-        print(f"  {'ok    ' if step.holds else 'FAILED'}  {step.client}: {step.what}" + ("" if step.holds else f": {step.said}"))
+    for step in steps:
+        said = "" if step.holds else f": {step.said}"
+        print(f"  {'ok    ' if step.holds else 'FAILED'}  {step.client}: {step.what}{said}", flush=True)
         done.append(step)
     return done
 
@@ -194,14 +200,15 @@ def run_tuf(place: Place, python: Python, javascript: JavaScript, cosign: Cosign
 def run_matrix(given: argparse.Namespace) -> int:
     begun = time.monotonic()
     place = prepare(given)
-    python, javascript = Python(place), JavaScript(place, given.node, given.js)
+    fetch_documents(place)
+    countersign, python = Countersign(place, given.binary), Python(place)
+    javascript = JavaScript(place, given.node, given.js)
     cosign = Cosign(place, given.cosign) if given.cosign else None
     golang = Golang(place, given.sigstore_go) if given.sigstore_go else None
-    verifiers = [Countersign(place, given.binary), python, javascript]
-    verifiers += [client for client in (cosign, golang) if client is not None]
+    verifiers = [client for client in (countersign, python, javascript, cosign, golang) if client is not None]
     signers = verifiers + ([CosignKey(place, given.cosign)] if given.cosign else [])
     known = versions(given)
-    print("  " + ", ".join(f"{name} {version}" for name, version in known.items()))
+    print("  " + ", ".join(f"{name} {version}" for name, version in known.items()), flush=True)
 
     signed = sign_all(place, signers, all_cases(place))
     cells = verify_all(place, signed, verifiers)
@@ -209,20 +216,35 @@ def run_matrix(given: argparse.Namespace) -> int:
     questions = sum(len(check.verdicts) for cell in cells for check in cell.checks)
     print(f"\n  {len(cells)} cells, {questions} answers of verifiers, {time.monotonic() - begun:.0f} seconds")
 
-    print("\nEntries into the log")
+    print("\nEntries into the log", flush=True)
     medians = time_entries(place, golang)
-    print("\nBy way of TUF")
-    steps = run_tuf(place, python, javascript, cosign)
+
+    print("\nBy way of TUF", flush=True)
+    first, clients, steps = first_root(place), None, []
+    if first is None:
+        print("  skipped: the service serves no TUF repository at /tuf/")
+    else:
+        clients = TufClients(place, first, python, javascript, cosign)
+        steps = show(clients.begin())
+
+    print("\nRotation of keys", flush=True)
+    old = [signed[Case(Kind.FILE), signer.name] for signer in signers]
+    old = [sample for sample in old if isinstance(sample, Sample)]
+    if rotation.can_rotate(countersign):
+        fetch = partial(fetch_documents, place)
+        steps += show(rotation.rotate_all(place, countersign, signers, verifiers, old, clients, fetch))
+    else:
+        print("  skipped: this version has no `trust rotate`")
+
     python.commands.end()
-    report.write(
-        given.out, cells, versions=known, entryMilliseconds=medians, tuf=[step.__dict__ for step in steps]
-    )
+    written = [dataclasses.asdict(step) for step in steps]
+    report.write(given.out, cells, versions=known, entryMilliseconds=medians, steps=written)
     red = [cell for cell in cells if cell.is_red]
     failed = [step for step in steps if not step.holds]
     if red or failed or None in medians.values():
-        print(f"\n  NOT green: {len(red)} cells, {len(failed)} steps by way of TUF")
+        print(f"\n  NOT green: {len(red)} cells, {len(failed)} steps")
         return 1
-    print("\n  green")
+    print(f"\n  green, {time.monotonic() - begun:.0f} seconds")
     return 0
 
 

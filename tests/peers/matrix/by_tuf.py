@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from clients import Place
 from clients.cosign import Cosign
 from clients.javascript import JavaScript
 from clients.python import Python
+from model import Identity
 from process import Ran, run
 from tokens import ALICE
 
@@ -28,34 +29,101 @@ class Step:
     said: str
 
 
-Say = Callable[[str, Ran, bool], Step]
+def step(client: str, what: str, ran: Ran, wanted: bool = True) -> Step:
+    """A step that ends with exit code 0, or, where that is not wanted, with another one."""
+    return Step(client, what, ran.code is not None and (ran.code == 0) is wanted, ran.said)
 
 
-def root(place: Place) -> bytes | None:
+def first_root(place: Place) -> bytes | None:
     """The first root of the repository; nothing where none is served."""
     answer = requests.get(f"{place.url}/tuf/1.root.json", verify=str(place.authority), timeout=20)
     return answer.content if answer.ok else None
 
 
-def steps(place: Place, first: bytes, python: Python, javascript: JavaScript, cosign: Cosign | None) -> Iterator[Step]:
-    """What is tried, each as it happens."""
-    directory = place.work / "tuf"
-    directory.mkdir()
-    good, bad, tool = directory / "root.json", directory / "bad.json", directory / "tool"
-    good.write_bytes(first)
-    bad.write_bytes(_changed(first))
-    tool.write_bytes(b"a tool, signed by way of TUF\n")
-    yield from _python(place, python, good, bad, tool)
-    yield from _javascript(place, javascript, good, bad)
-    if cosign is not None:
-        yield from _cosign(place, cosign, good, bad, tool)
+class TufClients:
+    """The clients, each with a home of its own that knows the repository alone."""
+
+    def __init__(
+        self, place: Place, first: bytes, python: Python, javascript: JavaScript, cosign: Cosign | None
+    ) -> None:
+        self.place, self.python, self.javascript, self.cosign = place, python, javascript, cosign
+        self.url = f"{place.url}/tuf"
+        self.directory = place.work / "tuf"
+        self.directory.mkdir()
+        self.good, self.bad, self.tool = (self.directory / name for name in ("root.json", "bad.json", "tool"))
+        self.good.write_bytes(first)
+        self.bad.write_bytes(_changed(first))
+        self.tool.write_bytes(b"a tool, signed by way of TUF\n")
+
+    def begin(self) -> Iterator[Step]:
+        """From the first root to a signature and its verification, each as it happens."""
+        yield from self._python()
+        yield from self._javascript()
+        if self.cosign is not None:
+            yield from self._cosign()
+
+    def verify(self, what: str, bundle: Path, artifact: Path, identity: Identity) -> Iterator[Step]:
+        """Verifies a file's bundle with what the clients have, and fetch if they find it too old."""
+        yield step(self.python.name, what, self._sigstore("python", *_who_python(bundle, identity), artifact))
+        if self.cosign is not None:
+            yield step(self.cosign.name, what, self._cosign_cached(*_who_cosign(bundle, identity), artifact))
+
+    def _sigstore(self, home: str, *words: object) -> Ran:
+        (self.directory / home).mkdir(exist_ok=True)
+        token = {"SIGSTORE_IDENTITY_TOKEN": self.place.issuer.token(ALICE)}
+        return self.python.commands.run(["--instance", self.url, *words], home=self.directory / home, **token)
+
+    def _python(self) -> Iterator[Step]:
+        name, bundle, tool = self.python.name, self.directory / "python.json", self.tool
+        sign, verify = ["sign", "--bundle", bundle, tool], [*_who_python(bundle, ALICE), tool]
+        yield step(name, "does not know the instance yet", self._sigstore("python", *sign), False)
+        yield step(name, "refuses a changed root", self._sigstore("python-bad", "trust-instance", self.bad), False)
+        yield step(name, "trust-instance", self._sigstore("python", "trust-instance", self.good))
+        yield step(name, "signs", self._sigstore("python", *sign))
+        yield step(name, "verifies", self._sigstore("python", *verify))
+        yield step(name, "verifies offline, from what it keeps", self._sigstore("python", *verify, "--offline"))
+
+    def _fetch(self, first: Path, target: str) -> Ran:
+        cache = self.directory / f"javascript-{first.stem}"
+        words = ["fetch", "--mirror", self.url, "--root", first, "--cache", cache, "--target", target]
+        return run([*self.javascript.command, *words], self.place.environment())
+
+    def _javascript(self) -> Iterator[Step]:
+        name = self.javascript.name
+        yield step(name, "refuses a changed root", self._fetch(self.bad, "trusted_root.json"), False)
+        for served in (self.place.trusted_root, self.place.signing_config):
+            fetched = self._fetch(self.good, served.name)
+            same = fetched.code == 0 and json.loads(fetched.stdout) == json.loads(served.read_text())
+            yield Step(name, f"fetches {served.name}, which is what is served beside it", same, fetched.said[-200:])
+
+    def _cosign_cached(self, *words: object, cache: str = "cosign") -> Ran:
+        return self.cosign.run(*words, TUF_ROOT=str(self.directory / cache))
+
+    def _initialize(self, cache: str, *words: object) -> Ran:
+        ran = self._cosign_cached("initialize", "--mirror", self.url, *words, cache=cache)
+        # It warns and goes on where the repository has no such targets.
+        return Ran(1, ran.stdout, ran.stderr) if "Could not fetch" in ran.stderr else ran
+
+    def _cosign(self) -> Iterator[Step]:
+        name, bundle, tool = self.cosign.name, self.directory / "cosign.json", self.tool
+        checksum = hashlib.sha256(self.good.read_bytes()).hexdigest()
+        from_url = ["--root", f"{self.url}/1.root.json", "--root-checksum", checksum]
+        yield step(name, "refuses a changed root", self._initialize("cosign-bad", "--root", self.bad), False)
+        yield step(name, "initialize --root FILE", self._initialize("cosign", "--root", self.good))
+        yield step(name, "initialize --root URL --root-checksum", self._initialize("cosign-url", *from_url))
+        sign = ["sign-blob", "--yes", "--identity-token", self.place.issuer.token_file(ALICE), "--bundle", bundle]
+        yield step(name, "sign-blob", self._cosign_cached(*sign, tool))
+        yield step(name, "verify-blob", self._cosign_cached(*_who_cosign(bundle, ALICE), tool))
 
 
-def _say(client: str) -> Say:
-    def say(what: str, ran: Ran, wanted: bool = True) -> Step:
-        return Step(client, what, (ran.code == 0) is wanted and ran.code is not None, ran.said)
+def _who_python(bundle: Path, who: Identity) -> list[object]:
+    named = ["--cert-identity", who.subject, "--cert-oidc-issuer", who.issuer]
+    return ["verify", "identity", "--bundle", bundle, *named]
 
-    return say
+
+def _who_cosign(bundle: Path, who: Identity) -> list[object]:
+    named = ["--certificate-identity", who.subject, "--certificate-oidc-issuer", who.issuer]
+    return ["verify-blob", "--bundle", bundle, *named]
 
 
 def _changed(first: bytes) -> bytes:
@@ -66,64 +134,3 @@ def _changed(first: bytes) -> bytes:
     changed[len(changed) // 2] ^= 1
     signature["sig"] = changed.hex()
     return json.dumps(document).encode()
-
-
-def _python(place: Place, python: Python, good: Path, bad: Path, tool: Path) -> Iterator[Step]:
-    say = _say(python.name)
-    url = f"{place.url}/tuf"
-    bundle = tool.parent / "python.json"
-
-    def sigstore(home: str, *words: object) -> Ran:
-        (tool.parent / home).mkdir(exist_ok=True)
-        token = {"SIGSTORE_IDENTITY_TOKEN": place.issuer.token(ALICE)}
-        return python.commands.run(["--instance", url, *words], home=tool.parent / home, **token)
-
-    verify = ["verify", "identity", "--bundle", bundle, "--cert-identity", ALICE.subject, "--cert-oidc-issuer", ALICE.issuer]
-    yield say("does not know the instance yet", sigstore("python", "sign", "--bundle", bundle, tool), False)
-    yield say("refuses a changed root", sigstore("python-bad", "trust-instance", bad), False)
-    yield say("trust-instance", sigstore("python", "trust-instance", good))
-    yield say("signs", sigstore("python", "sign", "--bundle", bundle, tool))
-    yield say("verifies", sigstore("python", *verify, tool))
-    yield say("verifies offline, from what it keeps", sigstore("python", *verify, "--offline", tool))
-
-
-def _javascript(place: Place, javascript: JavaScript, good: Path, bad: Path) -> Iterator[Step]:
-    say = _say(javascript.name)
-
-    def fetch(first: Path, target: str) -> Ran:
-        cache = good.parent / f"javascript-{first.stem}"
-        words = ["fetch", "--mirror", f"{place.url}/tuf", "--root", first, "--cache", cache, "--target", target]
-        return run([*javascript.command, *words], place.environment())
-
-    yield say("refuses a changed root", fetch(bad, "trusted_root.json"), False)
-    for target, served in (
-        ("trusted_root.json", place.trusted_root),
-        ("signing_config.v0.2.json", place.signing_config),
-    ):
-        fetched = fetch(good, target)
-        same = fetched.code == 0 and json.loads(fetched.stdout) == json.loads(served.read_text())
-        yield Step(javascript.name, f"fetches {target}, which is what is served beside it", same, fetched.said[-200:])
-
-
-def _cosign(place: Place, cosign: Cosign, good: Path, bad: Path, tool: Path) -> Iterator[Step]:
-    say = _say(cosign.name)
-    url = f"{place.url}/tuf"
-    bundle = tool.parent / "cosign.json"
-
-    def initialize(cache: str, *words: object) -> Ran:
-        ran = cosign.run("initialize", "--mirror", url, *words, TUF_ROOT=str(tool.parent / cache))
-        # It warns and goes on where the repository has no such targets.
-        return Ran(1, ran.stdout, ran.stderr) if "Could not fetch" in ran.stderr else ran
-
-    def cached(*words: object) -> Ran:
-        return cosign.run(*words, TUF_ROOT=str(tool.parent / "cosign"))
-
-    who = ["--certificate-identity", ALICE.subject, "--certificate-oidc-issuer", ALICE.issuer]
-    checksum = hashlib.sha256(good.read_bytes()).hexdigest()
-    yield say("refuses a changed root", initialize("cosign-bad", "--root", bad), False)
-    yield say("initialize --root FILE", initialize("cosign", "--root", good))
-    from_url = ["--root", f"{url}/1.root.json", "--root-checksum", checksum]
-    yield say("initialize --root URL --root-checksum", initialize("cosign-url", *from_url))
-    token = ["--identity-token", place.issuer.token_file(ALICE)]
-    yield say("sign-blob", cached("sign-blob", "--yes", *token, "--bundle", bundle, tool))
-    yield say("verify-blob", cached("verify-blob", "--bundle", bundle, *who, tool))

@@ -24,12 +24,12 @@ def credential_of(client: Client, kind: Kind) -> Identity | Key:
     return getattr(client, "key", None) or IDENTITIES[kind]
 
 
-def make(place: Place, client: Client, case: Case, number: int) -> Sample:
+def make(place: Place, client: Client, case: Case, number: int, occasion: str = "") -> Sample:
     """Has the client sign. Raises `NotPossible` and `SigningFailed`.
 
     `number` says which byte of the bundle is changed in the copy that must be refused.
     """
-    slug = re.sub(r"[^a-z0-9]+", "-", f"{client.name} {case.slug}")
+    slug = re.sub(r"[^a-z0-9]+", "-", f"{client.name} {case.slug} {occasion}".strip())
     directory = place.work / "samples" / slug
     directory.mkdir(parents=True)
     make_one = _image if case.kind.is_image else _file
@@ -38,7 +38,7 @@ def make(place: Place, client: Client, case: Case, number: int) -> Sample:
 
 def _file(_: Place, client: Client, case: Case, directory: Path, number: int) -> Sample:
     artifact, other = directory / "tool", directory / "other" / "tool"
-    content = f"a tool that {client.name} signs\n".encode()
+    content = f"a tool that is signed as {directory.name}\n".encode()
     other.parent.mkdir()
     artifact.write_bytes(content)
     other.write_bytes(content.replace(b"tool", b"tooL"))

@@ -25,6 +25,8 @@ MACHINES = "https://ci.interop.test"
 
 ALICE = Identity("alice@interop.test", PEOPLE)
 PIPELINE = Identity("https://ci.interop.test/shop/app/release.yml@refs/heads/main", MACHINES)
+OPERATOR = Identity("https://ci.interop.test/operator", MACHINES)
+"""May rotate keys."""
 
 
 def create(directory: Path) -> None:

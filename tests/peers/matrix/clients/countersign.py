@@ -17,7 +17,8 @@ class Countersign(Client):
         super().__init__(place)
         self.binary = binary
 
-    def _run(self, identity: Identity, *arguments: object) -> Ran:
+    def run(self, identity: Identity, *arguments: object) -> Ran:
+        """Runs the command with a token for that identity."""
         env = self.place.environment(
             COUNTERSIGN_SERVER=self.place.url,
             COUNTERSIGN_CA_FILE=str(self.place.authority),
@@ -32,7 +33,7 @@ class Countersign(Client):
         if sample.kind in (Kind.FILE, Kind.IMAGE):
             signed = ["sign"]
         attach = ["--attach"] if sample.kind.is_image else []
-        ran = self._run(sample.credential, *signed, *attach, "--bundle", sample.bundle, sample.image or sample.artifact)
+        ran = self.run(sample.credential, *signed, *attach, "--bundle", sample.bundle, sample.image or sample.artifact)
         if ran.code != 0:
             raise SigningFailed(ran.said)
 
@@ -41,9 +42,9 @@ class Countersign(Client):
         kind = ["--predicate-type", sample.kind.predicate_type]
         who = identity_or_key(credential, "--certificate-identity", "--certificate-oidc-issuer", "--key")
         files = ["--bundle", sample.bundle, "--trusted-root", self.place.trusted_root]
-        verdicts = [verdict(self._run(PIPELINE, "verify", *files, *who, *kind, subject), "offline")]
+        verdicts = [verdict(self.run(PIPELINE, "verify", *files, *who, *kind, subject), "offline")]
         # A changed bundle in a registry is nothing to the service where it signed itself: it knows that from its log.
         knows = bool(sample.changed) and sample.signer == self.name
         if sample.kind.is_image and isinstance(credential, Identity) and not knows:
-            verdicts.append(verdict(self._run(PIPELINE, "verify", *who, *kind, sample.image), "service"))
+            verdicts.append(verdict(self.run(PIPELINE, "verify", *who, *kind, sample.image), "service"))
         return verdicts
