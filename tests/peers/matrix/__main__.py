@@ -122,16 +122,12 @@ def sign_all(place: Place, signers: list[Client], cases: list[Case]) -> dict[tup
         except (NotPossible, SigningFailed) as why:
             return why
 
-    jobs = [
-        (row + column, signer, case) for row, case in enumerate(cases) for column, signer in enumerate(signers)
-    ]
+    jobs = [(row + column, signer, case) for row, case in enumerate(cases) for column, signer in enumerate(signers)]
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        return {(case, signer.name): made for (_, signer, case), made in zip(jobs, pool.map(sign, jobs))}
+        return {(case, signer.name): made for (_, signer, case), made in zip(jobs, pool.map(sign, jobs), strict=True)}
 
 
-def verify_all(
-    place: Place, signed: dict[tuple[Case, str], Sample | Exception], verifiers: list[Client]
-) -> list[Cell]:
+def verify_all(place: Place, signed: dict[tuple[Case, str], Sample | Exception], verifiers: list[Client]) -> list[Cell]:
     stranger = other_key(place)
 
     def verify(job: tuple[int, Case, str, Sample | Exception, Client]) -> Cell:
@@ -159,7 +155,12 @@ def time_entries(place: Place, golang: Golang | None) -> dict[str, float | None]
     }
     if golang is not None:
         programs["sigstore-go"] = [
-            *golang.command, "time", "--signing-config", place.signing_config, "--entries", timing.COUNT,
+            *golang.command,
+            "time",
+            "--signing-config",
+            place.signing_config,
+            "--entries",
+            timing.COUNT,
         ]
     medians = {}
     for name, program in programs.items():

@@ -1,4 +1,4 @@
-"""How long a client waits for its entry in the log: the request of `POST /api/v2/log/entries` until the answer is parsed.
+"""How long a client waits for its entry in the log: `POST /api/v2/log/entries`, until the answer is parsed.
 
 Runs as a process of its own, so that nothing else of the matrix is in the way:
 

@@ -33,9 +33,7 @@ def create(directory: Path) -> None:
     """Makes the key, and `jwks.json` beside it for the service."""
     directory.mkdir(parents=True, exist_ok=True)
     key = ec.generate_private_key(ec.SECP256R1())
-    pem = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
+    pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     private = directory / "issuer.key"
     private.touch(mode=0o600)
     private.write_bytes(pem)
