@@ -1,4 +1,4 @@
-"""As much of a registry client as is needed: push small images, attach bundles as cosign 3 does, and find them again."""
+"""As much of a registry client as is needed: push small images, attach bundles as cosign 3 does, find them again."""
 
 from __future__ import annotations
 
