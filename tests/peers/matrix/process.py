@@ -12,8 +12,10 @@ TIME_LIMIT = 90
 """Seconds that one call of a client may take."""
 LONGEST = 400
 """Characters that are kept of what a program says."""
-NOISE = re.compile(r"^(Flag --\S+ has been deprecated|Using payload from|node:|\(Use `node|WARNING: )")
-"""Lines that say nothing of the outcome."""
+NOISE = re.compile(
+    r"^(Generating ephemeral keys|Signing artifact|Using payload from|WARNING: |error during command execution)"
+)
+"""Lines that say nothing of the outcome, or say it again."""
 
 
 @dataclass(frozen=True)
