@@ -6,7 +6,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/countersign
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$cache/target}
 export CLIPPY_CONF_DIR=$PWD/scripts
-export PATH=$HOME/.cargo/bin:$PATH
+export PATH=$PWD/scripts/compiler:$HOME/.cargo/bin:$PATH
 binary=$CARGO_TARGET_DIR/release/countersign
 
 say() { printf '\n\033[1m== %s\033[0m\n' "$*"; }
@@ -44,7 +44,7 @@ need_rust() {
 }
 
 need_build_tools() {
-    need_packages build-essential cmake libclang-dev pkg-config ca-certificates curl
+    need_packages build-essential clang cmake libclang-dev pkg-config ca-certificates curl
     need_rust
 }
 
@@ -53,7 +53,7 @@ need_services() {
 }
 
 build() {
-    say "building (the first build compiles RocksDB: 15 to 25 minutes on two cores; later ones take a minute or two)"
+    say "building (the first build compiles RocksDB: 15 to 20 minutes on two cores; later ones take a minute or two)"
     cargo build --release --locked --bin countersign
 }
 

@@ -108,8 +108,8 @@ pub struct Config {
     pub limits: Limits,
 }
 
-/// `[sigstore]`: what stock Sigstore clients use. Nobody needs credentials to have a signature recorded or stamped, so each
-/// address has an allowance: `{ per_second = 200, burst = 1000 }` where nothing else is said, and `per_second = 0` for no
+/// `[sigstore]`: what stock Sigstore clients use. A certificate needs a token; nobody needs credentials to have a signature
+/// recorded or stamped. Each address and identity has an allowance: `{ per_second = 200, burst = 1000 }` where nothing else is said, and `per_second = 0` for no
 /// limit. Callers behind one proxy share its address.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -120,11 +120,14 @@ pub struct Sigstore {
     pub entries: Allowance,
     /// How many timestamps one address may have.
     pub timestamps: Allowance,
+    /// How many certificates one identity may have.
+    pub certificates: Allowance,
 }
 
 impl Default for Sigstore {
     fn default() -> Self {
-        Self { enabled: true, entries: Allowance::default(), timestamps: Allowance::default() }
+        let each = Allowance::default();
+        Self { enabled: true, entries: each, timestamps: each, certificates: each }
     }
 }
 
@@ -260,6 +263,7 @@ impl Default for Config {
             admission: crate::admission::Settings::default(),
             rollback: Rollback::default(),
             log: Log::default(),
+            sigstore: Sigstore::default(),
             limits: Limits::default(),
         }
     }

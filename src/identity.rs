@@ -2,7 +2,8 @@
 //!
 //! [`Authenticator::authenticate`] turns what a listener was given ([`Credentials`]) into a [`Caller`], or says why not
 //! in a [`Refusal`]. A token wins over a client certificate: who sends one means it. An identity without a role is
-//! refused like no identity.
+//! refused like no identity. Whoever wants a certificate over a key of their own has a token, and
+//! [`Authenticator::principal`] also says over which of its claims they may prove to hold the key.
 //!
 //! Not here: what a role may do (the faces ask for roles), the TLS handshake (the server verifies the chain of a client
 //! certificate before its leaf gets here), and signing certificates. Time is a parameter. Nothing of a token is ever
@@ -12,20 +13,23 @@ use std::fmt;
 
 use jiff::Timestamp;
 
-use crate::model::{Caller, Identity, limits};
+use crate::model::{Caller, Extensions, Identity, limits};
 
 mod issuer;
 mod jwks;
+mod mapping;
 mod peer;
 mod rules;
 mod settings;
 mod subject;
+mod template;
 mod token;
 
 pub use peer::peer_identity;
 pub use settings::{Issuer, Rule, Settings, SubjectForm};
 
 use issuer::Keys;
+use mapping::Mapping;
 use rules::{Claims, Rules};
 use token::Unverified;
 
@@ -114,7 +118,7 @@ pub enum Refusal {
     /// Meant for somebody else.
     #[error("token is for another audience; ask the issuer for one with audience {wanted:?}")]
     Audience {
-        /// The audience that is configured for this issuer.
+        /// The audiences that are configured for this issuer.
         wanted: String,
     },
     /// A claim is missing or wrong.
@@ -168,10 +172,46 @@ impl Refusal {
     }
 }
 
+/// Whom a verified token speaks for.
+///
+/// Only [`Authenticator::principal`] makes one, so holding one is the evidence that the token was good.
+#[derive(Debug, Clone)]
+pub struct Principal {
+    caller: Caller,
+    challenges: Vec<(&'static str, String)>,
+}
+
+impl Principal {
+    /// Who it is and what it may do.
+    pub const fn caller(&self) -> &Caller {
+        &self.caller
+    }
+
+    /// The claims over which its holder may prove to hold a key, with their values; the usual one first.
+    pub fn challenges(&self) -> &[(&'static str, String)] {
+        &self.challenges
+    }
+}
+
+/// A configured issuer.
+#[derive(Debug)]
+struct Known {
+    settings: Issuer,
+    keys: Keys,
+    mapping: Mapping,
+}
+
+/// A token that was verified, with what it says.
+struct Bearer<'a> {
+    issuer: &'a Known,
+    identity: Identity,
+    claims: Claims,
+}
+
 /// Knows the issuers and the rules.
 #[derive(Debug)]
 pub struct Authenticator {
-    issuers: Vec<(Issuer, Keys)>,
+    issuers: Vec<Known>,
     mtls_issuer: String,
     rules: Rules,
 }
@@ -197,19 +237,21 @@ impl Authenticator {
                 return Err(IdentityError::ClientCa(format!("{} holds no certificate", path.display())));
             }
         }
-        let mut issuers: Vec<(Issuer, Keys)> = Vec::new();
+        let mut issuers: Vec<Known> = Vec::new();
         for (index, entry) in settings.issuers.iter().enumerate() {
             let wrong = |problem: String| IdentityError::Issuer { index, url: entry.url.clone(), problem };
             if entry.url == settings.mtls_issuer {
                 return Err(wrong("is also the mtls_issuer; tokens and certificates would be mixed up".to_owned()));
             }
-            if issuers.iter().any(|(known, _)| known.url == entry.url) {
+            if issuers.iter().any(|known| known.settings.url == entry.url) {
                 return Err(wrong("is listed twice".to_owned()));
             }
-            if entry.audience.is_empty() {
+            if entry.audience.is_empty() || entry.audience.iter().any(String::is_empty) {
                 return Err(wrong("audience is empty; leave it out for the default".to_owned()));
             }
-            issuers.push((entry.clone(), Keys::open(entry).map_err(wrong)?));
+            subject::check(entry).map_err(wrong)?;
+            let mapping = Mapping::compile(entry).map_err(wrong)?;
+            issuers.push(Known { settings: entry.clone(), keys: Keys::open(entry).map_err(wrong)?, mapping });
         }
         Ok(Self { issuers, mtls_issuer: settings.mtls_issuer.clone(), rules: Rules::compile(&settings.rules)? })
     }
@@ -219,24 +261,48 @@ impl Authenticator {
     /// # Errors
     /// A [`Refusal`], which is a result to report to the caller, not a failure of ours.
     pub async fn authenticate(&self, credentials: Credentials, now: Timestamp) -> Result<Caller, Refusal> {
-        let (identity, claims) = match (credentials.bearer, credentials.peer) {
-            (Some(token), _) => self.bearer(&token, now).await?,
-            (None, Some(leaf)) => (peer_identity(&leaf, &self.mtls_issuer, now)?, Claims::new()),
-            (None, None) => return Err(Refusal::Missing),
-        };
-        let roles = self.rules.roles(&identity, &claims);
-        if roles.is_empty() { Err(Refusal::NoRole { identity }) } else { Ok(Caller { identity, roles }) }
+        match (credentials.bearer, credentials.peer) {
+            (Some(token), _) => {
+                let bearer = self.bearer(&token, now).await?;
+                self.caller(bearer.identity, &bearer.claims, bearer.issuer.mapping.extensions(&bearer.claims)?)
+            }
+            (None, Some(leaf)) => {
+                let identity = peer_identity(&leaf, &self.mtls_issuer, now)?;
+                self.caller(identity, &Claims::new(), Extensions::default())
+            }
+            (None, None) => Err(Refusal::Missing),
+        }
     }
 
-    async fn bearer(&self, token: &str, now: Timestamp) -> Result<(Identity, Claims), Refusal> {
+    /// Whom a token speaks for.
+    ///
+    /// # Errors
+    /// As [`Self::authenticate`].
+    pub async fn principal(&self, token: &str, now: Timestamp) -> Result<Principal, Refusal> {
+        let Bearer { issuer, identity, claims } = self.bearer(token, now).await?;
+        let challenges = subject::challenges(issuer.settings.subject, &claims);
+        Ok(Principal { caller: self.caller(identity, &claims, issuer.mapping.extensions(&claims)?)?, challenges })
+    }
+
+    /// The configured issuers.
+    pub fn issuers(&self) -> impl Iterator<Item = &Issuer> {
+        self.issuers.iter().map(|known| &known.settings)
+    }
+
+    fn caller(&self, identity: Identity, claims: &Claims, extensions: Extensions) -> Result<Caller, Refusal> {
+        let roles = self.rules.roles(&identity, claims);
+        if roles.is_empty() { Err(Refusal::NoRole { identity }) } else { Ok(Caller { identity, roles, extensions }) }
+    }
+
+    async fn bearer(&self, token: &str, now: Timestamp) -> Result<Bearer<'_>, Refusal> {
         let token = Unverified::parse(token)?;
-        let issuer = token.issuer().ok_or_else(|| Refusal::claim("iss", "must be the issuer's URL"))?;
-        let (settings, keys) =
-            self.issuers.iter().find(|(known, _)| known.url == issuer).ok_or(Refusal::UnknownIssuer)?;
-        let key = keys.key(token.kid.as_deref(), token.algorithm, now).await?;
+        let url = token.issuer().ok_or_else(|| Refusal::claim("iss", "must be the issuer's URL"))?;
+        let issuer = self.issuers.iter().find(|known| known.settings.url == url).ok_or(Refusal::UnknownIssuer)?;
+        let key = issuer.keys.key(token.kid.as_deref(), token.algorithm, now).await?;
         let claims = token.verify(&key)?;
-        token::check_claims(&claims, settings, now)?;
-        let subject = subject::subject(settings.subject, &claims)?;
-        Ok((Identity { subject, issuer: settings.url.clone() }, claims))
+        token::check_claims(&claims, &issuer.settings, now)?;
+        let subject = subject::subject(&issuer.settings, &claims)?;
+        let identity = Identity { subject, issuer: issuer.settings.url.clone() };
+        Ok(Bearer { issuer, identity, claims })
     }
 }

@@ -41,7 +41,7 @@ use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
 use jiff::{SignedDuration, Timestamp};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
-use crate::model::Identity;
+use crate::model::{Extensions, Identity};
 pub use cosigner::Cosigner;
 pub use ec::EphemeralKey;
 pub use kek::{Kek, KekSource};
@@ -305,7 +305,29 @@ impl Keyring {
     /// # Errors
     /// [`KeyError::Identity`] or [`KeyError::PublicKey`] for what a certificate cannot say.
     pub fn issue(&self, identity: &Identity, spki: &[u8], now: Timestamp) -> Result<Vec<u8>, KeyError> {
-        self.ca.issue(identity, spki, now)
+        self.issue_saying(identity, &Extensions::default(), spki, now)
+    }
+
+    /// The same, with what the certificate says of the token that vouched for `identity`.
+    ///
+    /// # Errors
+    /// As [`Self::issue`].
+    pub fn issue_saying(
+        &self,
+        identity: &Identity,
+        said: &Extensions,
+        spki: &[u8],
+        now: Timestamp,
+    ) -> Result<Vec<u8>, KeyError> {
+        self.ca.issue(identity, said, spki, now)
+    }
+
+    /// The certificates above those that are issued now, PEM: the authority that signs them first, the root last.
+    ///
+    /// # Errors
+    /// [`KeyError::Crypto`] if they cannot be encoded.
+    pub fn ca_chain(&self) -> Result<Vec<String>, KeyError> {
+        self.current().public.ca_chain()
     }
 
     /// RFC 3161: a whole `TimeStampResp` (DER) over SHA-256 of `message`.

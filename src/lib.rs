@@ -9,10 +9,11 @@
 //!           server     the only wiring: opens adapters, builds services, runs faces, drains on signal
 //!           config     typed settings; the doc comment on each field is the manual
 //! faces     grpc       our API, one file per service; translates and delegates, decides nothing
-//!           sigstore   what stock Sigstore clients speak: Rekor v2, time-stamping
+//!           sigstore   what stock Sigstore clients speak: Rekor v2, Fulcio, time-stamping
 //!           webhook    admission review in, admission review out
 //! services  signing    statement -> certificate -> envelope -> timestamp -> log entry -> bundle
 //!           recording  signatures that clients made themselves: verified, then into the log
+//!           issuing    token -> identity and claims -> possession of a key -> certificate -> log entry -> chain
 //!           admission  object -> images -> digests -> evidence -> judge -> verdict and patch
 //!           rollback   service and environment -> candidates -> checks -> readiness
 //!           release    deployments, health, approvals, revocations: statements in, views out
@@ -35,6 +36,7 @@ pub mod config;
 pub mod evidence;
 pub mod grpc;
 pub mod identity;
+pub mod issuing;
 pub mod keys;
 pub mod log;
 pub mod model;

@@ -4,6 +4,8 @@
 //! the edge: what stands here was parsed once and is bounded by [`limits`].
 
 pub mod bundle;
+pub mod certificate;
+pub mod certificate_request;
 pub mod deployment;
 pub mod digest;
 pub mod evidence;
@@ -22,6 +24,7 @@ pub mod trusted_root;
 pub mod verdict;
 pub mod verify;
 
+pub use certificate::{Extension, Extensions};
 pub use digest::{Digest, DigestError};
 pub use evidence::{Evidence, Outcome, Source};
 pub use identity::{Caller, Identity, Role};

@@ -123,7 +123,7 @@ impl Recording {
     /// See [`RecordingError`].
     pub async fn record(&self, submission: &Submission) -> Result<Recorded, RecordingError> {
         let leaf = verified(submission)?;
-        let (log, mut receipts) = self.logs.append(vec![Draft { leaf: leaf.clone(), payload: Vec::new() }]).await?;
+        let (log, mut receipts) = self.logs.append(|| vec![Draft { leaf: leaf.clone(), payload: Vec::new() }]).await?;
         let receipt = receipts.pop().ok_or_else(|| LogError::Invalid("no entry".to_owned()))?;
         Ok(Recorded { log, leaf, receipt })
     }

@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use crate::{
     keys::{EphemeralKey, KeyError, Keyring},
     log::{Draft, LogError, Logs},
-    model::{Digest, Identity, ImageName, LogRef, Statement, bundle, leaf},
+    model::{Caller, Digest, Extensions, Identity, ImageName, LogRef, Statement, bundle, leaf},
     registry::{Registry, RegistryError},
 };
 
@@ -94,11 +94,31 @@ impl Signing {
         identity: &Identity,
         now: Timestamp,
     ) -> Result<Vec<Signed>, SigningError> {
-        let (keyring, identity) = (Arc::clone(&self.keyring), identity.clone());
-        let prepared = tokio::task::spawn_blocking(move || prepare_all(&keyring, contents, &identity, now))
+        self.sign_saying(contents, identity.clone(), Extensions::default(), now).await
+    }
+
+    /// The same for a caller: the certificate also says what the caller's token does.
+    pub async fn sign_for(
+        &self,
+        contents: Vec<Content>,
+        caller: &Caller,
+        now: Timestamp,
+    ) -> Result<Vec<Signed>, SigningError> {
+        self.sign_saying(contents, caller.identity.clone(), caller.extensions.clone(), now).await
+    }
+
+    async fn sign_saying(
+        &self,
+        contents: Vec<Content>,
+        identity: Identity,
+        said: Extensions,
+        now: Timestamp,
+    ) -> Result<Vec<Signed>, SigningError> {
+        let keyring = Arc::clone(&self.keyring);
+        let prepared = tokio::task::spawn_blocking(move || prepare_all(&keyring, contents, &identity, &said, now))
             .await
             .map_err(|_lost| SigningError::Interrupted)??;
-        let drafts = prepared.iter().map(|prepared| prepared.draft.clone()).collect();
+        let drafts = || prepared.iter().map(|prepared| prepared.draft.clone()).collect();
         let (log, receipts) = self.logs.append(drafts).await?;
         prepared
             .into_iter()
@@ -130,10 +150,11 @@ fn prepare_all(
     keyring: &Keyring,
     contents: Vec<Content>,
     identity: &Identity,
+    said: &Extensions,
     now: Timestamp,
 ) -> Result<Vec<Prepared>, SigningError> {
     let key = EphemeralKey::generate()?;
-    let certificate = keyring.issue(identity, &key.spki(), now)?;
+    let certificate = keyring.issue_saying(identity, said, &key.spki(), now)?;
     contents.into_iter().map(|content| prepare(keyring, &key, &certificate, content, now)).collect()
 }
 

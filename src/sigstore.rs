@@ -2,11 +2,13 @@
 //!
 //! - [`rekor`]: the transparency log as Rekor v2, `/api/v2/log/entries` and `dev.sigstore.rekor.v2.Rekor`. The read side
 //!   (checkpoint, tiles, entry bundles) is the log's own, see `server::tiles`.
+//! - [`fulcio`]: the certificate authority, `/api/v2/signingCert` and `dev.sigstore.fulcio.v2.CA`.
 //! - [`timestamp`]: RFC 3161 time-stamping, `/api/v1/timestamp`.
 //!
-//! Like all faces they translate and delegate. As upstream, nobody needs credentials to have a signature recorded or
-//! stamped: what is recorded verifies, and [`limits`] keeps one caller from taking all there is.
+//! Like all faces they translate and delegate. A certificate needs a token. As upstream, nobody needs credentials to have a
+//! signature recorded or stamped: what is recorded verifies. [`limits`] keeps one caller from taking all there is.
 
+pub mod fulcio;
 pub mod limits;
 pub mod rekor;
 pub mod timestamp;

@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// The `sigstore` command.
-fn sigstore() -> PathBuf {
+pub fn sigstore() -> PathBuf {
     let path = env::var_os("COUNTERSIGN_SIGSTORE_PYTHON").map_or_else(
         || PathBuf::from(env::var_os("HOME").unwrap()).join(".cache/countersign/venv/bin/sigstore"),
         PathBuf::from,

@@ -35,6 +35,7 @@ mod fake_registry;
 mod identity;
 mod interop;
 mod issuer;
+mod issuing;
 mod keys;
 mod layers;
 mod log;

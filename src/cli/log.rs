@@ -7,6 +7,7 @@ mod check;
 mod entry;
 mod fsck;
 mod head;
+mod issued;
 mod key;
 mod proof;
 mod rebuild;
@@ -25,6 +26,7 @@ use crate::{grpc::v1::log_service_client::LogServiceClient, model::limits};
 use check::Doubt;
 
 /// A log of the service, and the client to ask about it.
+#[derive(Clone)]
 struct Service {
     client: LogServiceClient<client::Service>,
     /// Empty for the present one.
@@ -41,11 +43,13 @@ struct Which {
 
 /// Reads and audits the transparency log.
 ///
-/// Exit codes of proof, verify-receipt and fsck: 0 it holds, 1 it does not, 2 could not tell. Of the others: 0 done, 1 failed.
+/// Exit codes of proof, verify-receipt, issued and fsck: 0 it holds, 1 it does not, 2 could not tell. Of the others: 0 done,
+/// 1 failed.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   countersign log status
   countersign log search --repository registry.example.com/shop/app --since 24h --newest
+  countersign log issued ci@example.com --issuer https://sso.example.com
   countersign log entry 4711
   countersign log proof 4711 --receipt app.tlog-proof
   countersign log verify-receipt app.tlog-proof --bundle app.sigstore.json --key log.vkey
@@ -66,6 +70,8 @@ enum Command {
     Proof(proof::Args),
     /// Finds entries by what they say.
     Search(search::Args),
+    /// Lists the certificates that were issued for an identity.
+    Issued(issued::Args),
     /// Prints entries as they are recorded, one a line, until it is stopped.
     Watch(watch::Args),
     /// Verifies a receipt offline.
@@ -85,6 +91,7 @@ pub async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
         Command::Entry(args) => entry::run(args, global).await,
         Command::Proof(args) => judged(proof::run(args, global).await),
         Command::Search(args) => search::run(args, global).await,
+        Command::Issued(args) => judged(issued::run(args, global).await),
         Command::Watch(args) => watch::run(args, global).await,
         Command::VerifyReceipt(args) => judged(receipt::run(args, global)),
         Command::Admin(command) => log_admin::run(command, global).await,

@@ -46,7 +46,7 @@ impl SigningFace {
     async fn run(&self, jobs: Vec<Job>, caller: &Caller) -> Result<Vec<v1::SignedBundle>, Status> {
         let now = (self.clock)();
         let contents = jobs.iter().map(|job| job.content.clone()).collect();
-        let signed = self.signing.sign(contents, &caller.identity, now).await.map_err(refusal)?;
+        let signed = self.signing.sign_for(contents, caller, now).await.map_err(refusal)?;
         let finish: Vec<_> = jobs
             .into_iter()
             .zip(signed)

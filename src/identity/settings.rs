@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, path::PathBuf};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::model::Role;
 
@@ -39,9 +39,10 @@ impl Default for Settings {
 pub struct Issuer {
     /// The issuer URL, exactly as the `iss` claim has it. `https`, without query and fragment.
     pub url: String,
-    /// The audience that must be in the `aud` claim.
-    #[serde(default = "audience")]
-    pub audience: String,
+    /// The audience that must be in the `aud` claim, or a list of which one must be. Sigstore clients ask their issuer for
+    /// tokens with the audience `sigstore`: list it beside ours where they get certificates here.
+    #[serde(default = "audience", deserialize_with = "one_or_more")]
+    pub audience: Vec<String>,
     /// A JWKS file, for sites without a way to the issuer: no discovery, nothing is fetched. Read at start.
     #[serde(default)]
     pub jwks_file: Option<PathBuf>,
@@ -51,6 +52,29 @@ pub struct Issuer {
     /// How the caller's subject is made from the claims.
     #[serde(default)]
     pub subject: SubjectForm,
+    /// The domain that subjects must belong to. For `username` it must be given, as in `example.org`, and stands in the
+    /// subject; for `spiffe` it is the trust domain, and for `uri` scheme and host, as in `https://example.org`: tokens
+    /// of another one are refused.
+    #[serde(default)]
+    pub subject_domain: Option<String>,
+    /// Where the repositories and pipelines are, as in `https://git.example.org`, for `github`, `gitlab` and `buildkite`.
+    /// Default: `https://github.com`, the issuer's own URL, `https://buildkite.com`.
+    #[serde(default)]
+    pub server_url: Option<String>,
+    /// Changes what certificates say of this issuer's tokens: from the name of an extension of Fulcio's certificate
+    /// profile to the claim that fills it. The forms `github`, `gitlab` and `buildkite` fill them by themselves as Fulcio
+    /// does, and every form fills `token_subject` with `sub`.
+    ///
+    /// A claim is written as under [`Rule::claims`], or inside of a text: `https://git.example.org/{project_path}`. A
+    /// token without it is refused, unless a `?` stands at the end: then the extension is left out. An empty text takes
+    /// an extension away. Names: `build_signer_uri`, `build_signer_digest`, `runner_environment`, `source_repository_uri`,
+    /// `source_repository_digest`, `source_repository_ref`, `source_repository_identifier`, `source_repository_owner_uri`,
+    /// `source_repository_owner_identifier`, `build_config_uri`, `build_config_digest`, `build_trigger`,
+    /// `run_invocation_uri`, `source_repository_visibility`, `deployment_environment`, `token_subject`, and GitHub's
+    /// older `workflow_trigger`, `workflow_sha`, `workflow_name`, `workflow_repository`, `workflow_ref`. A value has at
+    /// most 1,024 bytes and no control characters; a token with another one is refused.
+    #[serde(default)]
+    pub claims: BTreeMap<String, String>,
     /// By how many seconds the issuer's clock and ours may differ.
     #[serde(default = "clock_skew_s")]
     pub clock_skew_s: u32,
@@ -80,6 +104,9 @@ impl Issuer {
             jwks_file: None,
             ca_file: None,
             subject: SubjectForm::default(),
+            subject_domain: None,
+            server_url: None,
+            claims: BTreeMap::new(),
             clock_skew_s: clock_skew_s(),
             max_lifetime_s: max_lifetime_s(),
             refresh_after_s: refresh_after_s(),
@@ -88,10 +115,33 @@ impl Issuer {
             plain_http_unsafe: false,
         }
     }
+
+    /// Where the repositories and pipelines of its tokens are; no slash at the end.
+    pub(super) fn server(&self) -> &str {
+        self.server_url.as_deref().unwrap_or_else(|| match self.subject {
+            SubjectForm::Gitlab => self.url.trim_end_matches('/'),
+            SubjectForm::Buildkite => "https://buildkite.com",
+            _ => "https://github.com",
+        })
+    }
 }
 
-fn audience() -> String {
-    "countersign".to_owned()
+fn audience() -> Vec<String> {
+    vec!["countersign".to_owned()]
+}
+
+/// A text, or a list of texts.
+fn one_or_more<'de, D: Deserializer<'de>>(input: D) -> Result<Vec<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "a text or a list of texts")]
+    enum Either {
+        One(String),
+        More(Vec<String>),
+    }
+    Ok(match Either::deserialize(input)? {
+        Either::One(one) => vec![one],
+        Either::More(more) => more,
+    })
 }
 
 const fn clock_skew_s() -> u32 {
@@ -125,12 +175,16 @@ pub enum SubjectForm {
     Uri,
     /// The `sub` claim, which must be `spiffe://<trust domain>/<path>`.
     Spiffe,
-    /// `https://github.com/<job_workflow_ref>`.
+    /// GitHub Actions: `https://github.com/<job_workflow_ref>`.
     Github,
-    /// `https://<ci_config_ref_uri>`.
+    /// GitLab CI: `https://<ci_config_ref_uri>`.
     Gitlab,
     /// `https://kubernetes.io/namespaces/<namespace>/serviceaccounts/<name>`, from the `kubernetes.io` claim.
     Kubernetes,
+    /// `https://buildkite.com/<organization_slug>/<pipeline_slug>`.
+    Buildkite,
+    /// A user name: `<sub>!<subject_domain>`. Stock clients verify no signature by it; our own do.
+    Username,
 }
 
 /// One rule: whoever matches all of it holds its roles.

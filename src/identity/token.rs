@@ -99,12 +99,14 @@ pub(super) fn check_claims(claims: &Claims, issuer: &Issuer, now: Timestamp) -> 
         return Err(Refusal::UnknownIssuer);
     }
     let addressed = match claims.get("aud") {
-        Some(Value::String(audience)) => *audience == issuer.audience,
-        Some(Value::Array(audiences)) => audiences.iter().any(|one| one.as_str() == Some(&issuer.audience)),
+        Some(Value::String(audience)) => issuer.audience.contains(audience),
+        Some(Value::Array(audiences)) => {
+            audiences.iter().any(|one| issuer.audience.iter().any(|wanted| one.as_str() == Some(wanted.as_str())))
+        }
         _ => false,
     };
     if !addressed {
-        return Err(Refusal::Audience { wanted: issuer.audience.clone() });
+        return Err(Refusal::Audience { wanted: issuer.audience.join(" or ") });
     }
     check_times(claims, issuer, now)
 }

@@ -3,22 +3,24 @@
 //! One certificate costs two signatures: P-256 for the SCT, P-384 for the certificate. The SCT (RFC 6962 §3.2) is
 //! over the certificate without the SCT extension, so the body is built once and encoded twice. Our own key makes
 //! the SCT in the process: clients verify its signature, and none asks a log for it.
+//!
+//! The subject is empty. One critical alternative name says whom the certificate is for: an e-mail address, a URI, or a
+//! user name in an `otherName`. What the token said besides stands in [`Extensions`].
 
-use const_oid::{
-    ObjectIdentifier,
-    db::rfc5912::{ID_EC_PUBLIC_KEY, ID_KP_CODE_SIGNING, SECP_256_R_1, SECP_384_R_1, SECP_521_R_1},
-};
+use const_oid::{ObjectIdentifier, db::rfc5912::ID_KP_CODE_SIGNING};
 use der::{
-    Decode as _, Encode as _,
-    asn1::{Ia5String, OctetString},
+    Any, Encode as _,
+    asn1::{Ia5String, OctetString, Utf8StringRef},
 };
 use jiff::{SignedDuration, Timestamp};
 use sha2::{Digest as _, Sha256};
-use spki::SubjectPublicKeyInfoRef;
 use x509_cert::{
     ext::{
         Extension,
-        pkix::{ExtendedKeyUsage, KeyUsage, KeyUsages, SubjectAltName, name::GeneralName},
+        pkix::{
+            ExtendedKeyUsage, KeyUsage, KeyUsages, SubjectAltName,
+            name::{GeneralName, OtherName},
+        },
     },
     name::RdnSequence,
 };
@@ -28,12 +30,12 @@ use super::{
     cert::{self, Authority, Request, extension, raw_extension},
     ec::EcKey,
 };
-use crate::model::{Identity, limits};
+use crate::model::{
+    Extensions, Identity, PublicKey, PublicKeyError,
+    certificate::{ISSUER_V1, ISSUER_V2, USER_NAME},
+    limits,
+};
 
-/// Issuer, raw bytes: deprecated, still read by sigstore-js.
-const ISSUER_V1: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.4.1.57264.1.1");
-/// Issuer, DER `UTF8String`.
-const ISSUER_V2: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.4.1.57264.1.8");
 const SCT_LIST: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.4.1.11129.2.4.2");
 const LIFE: SignedDuration = SignedDuration::from_mins(10);
 /// A timestamp of the same second must not lie before the certificate.
@@ -59,9 +61,15 @@ impl Issuer {
     }
 
     /// A certificate, DER.
-    pub(super) fn issue(&self, identity: &Identity, spki: &[u8], now: Timestamp) -> Result<Vec<u8>, KeyError> {
+    pub(super) fn issue(
+        &self,
+        identity: &Identity,
+        said: &Extensions,
+        spki: &[u8],
+        now: Timestamp,
+    ) -> Result<Vec<u8>, KeyError> {
         check_public_key(spki)?;
-        let extensions = leaf_extensions(identity)?;
+        let extensions = leaf_extensions(identity, said)?;
         let from = cert::shift(now, -BACKDATE)?;
         let until = cert::shift(from, LIFE)?;
         let request = Request { subject: RdnSequence::default(), spki, from, until, extensions };
@@ -90,23 +98,31 @@ impl Issuer {
     }
 }
 
-fn leaf_extensions(identity: &Identity) -> Result<Vec<Extension>, KeyError> {
+fn leaf_extensions(identity: &Identity, said: &Extensions) -> Result<Vec<Extension>, KeyError> {
     let issuer = &identity.issuer;
     if issuer.is_empty() || issuer.len() > limits::URI || issuer.chars().any(char::is_control) {
         let problem = "its issuer is empty, too long or has control characters";
         return Err(KeyError::Identity { subject: identity.subject.clone(), problem });
     }
-    Ok(vec![
+    let (raw, encoded): (Vec<_>, Vec<_>) = said.iter().partition(|(extension, _)| extension.is_raw());
+    let mut all = vec![
         extension(true, &KeyUsage(KeyUsages::DigitalSignature.into()))?,
         extension(false, &ExtendedKeyUsage(vec![ID_KP_CODE_SIGNING]))?,
         // Critical, because the subject is empty (RFC 5280 §4.2.1.6).
         extension(true, &SubjectAltName(vec![alternative_name(&identity.subject)?]))?,
         raw_extension(ISSUER_V1, false, issuer.as_bytes().to_vec())?,
-        raw_extension(ISSUER_V2, false, issuer.to_der()?)?,
-    ])
+    ];
+    for (extension, text) in raw {
+        all.push(raw_extension(extension.oid(), false, text.as_bytes().to_vec())?);
+    }
+    all.push(raw_extension(ISSUER_V2, false, issuer.to_der()?)?);
+    for (extension, text) in encoded {
+        all.push(raw_extension(extension.oid(), false, Utf8StringRef::new(text)?.to_der()?)?);
+    }
+    Ok(all)
 }
 
-/// An e-mail address or a URI; nothing else is an identity here.
+/// An e-mail address, a URI or a user name; nothing else is an identity here.
 fn alternative_name(subject: &str) -> Result<GeneralName, KeyError> {
     let refuse = |problem| KeyError::Identity { subject: subject.chars().take(128).collect(), problem };
     if subject.len() > limits::URI {
@@ -115,16 +131,26 @@ fn alternative_name(subject: &str) -> Result<GeneralName, KeyError> {
     if !subject.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Err(refuse("it has characters that are not printable ASCII"));
     }
-    let text = Ia5String::new(subject)?;
     if is_uri(subject) {
-        return Ok(GeneralName::UniformResourceIdentifier(text));
+        return Ok(GeneralName::UniformResourceIdentifier(Ia5String::new(subject)?));
+    }
+    if is_user_name(subject) {
+        let value = Any::encode_from(&Utf8StringRef::new(subject)?)?;
+        return Ok(GeneralName::OtherName(OtherName { type_id: USER_NAME, value }));
     }
     match subject.split_once('@') {
         Some((local, domain)) if !local.is_empty() && !domain.is_empty() && !domain.contains('@') => {
-            Ok(GeneralName::Rfc822Name(text))
+            Ok(GeneralName::Rfc822Name(Ia5String::new(subject)?))
         }
-        _ => Err(refuse("it is neither an e-mail address nor a URI")),
+        _ => Err(refuse("it is neither an e-mail address nor a URI nor a user name such as alice!example.org")),
     }
+}
+
+/// Whether it is `<name>!<domain>`, and can be nothing else.
+fn is_user_name(text: &str) -> bool {
+    text.split_once('!').is_some_and(|(name, domain)| {
+        !name.is_empty() && !domain.is_empty() && !domain.contains('!') && !text.contains(['@', ':', '/'])
+    })
 }
 
 /// Whether the text starts with a scheme and has something after it (RFC 3986 §3.1).
@@ -136,16 +162,10 @@ fn is_uri(text: &str) -> bool {
     })
 }
 
-/// ECDSA on a NIST curve: what the log and all clients take from an ephemeral key.
+/// What the log and the clients take: ECDSA on a NIST curve, or RSA.
 fn check_public_key(spki: &[u8]) -> Result<(), KeyError> {
-    let parsed = SubjectPublicKeyInfoRef::from_der(spki)
-        .map_err(|_source| KeyError::PublicKey("it is not a SubjectPublicKeyInfo"))?;
-    if parsed.algorithm.oid != ID_EC_PUBLIC_KEY {
-        return Err(KeyError::PublicKey("it is not an ECDSA key"));
-    }
-    let curve = parsed.algorithm.parameters_oid().map_err(|_source| KeyError::PublicKey("it names no curve"))?;
-    if ![SECP_256_R_1, SECP_384_R_1, SECP_521_R_1].contains(&curve) {
-        return Err(KeyError::PublicKey("its curve is none of P-256, P-384 and P-521"));
-    }
-    Ok(())
+    PublicKey::from_spki(spki).map(drop).map_err(|refused| match refused {
+        PublicKeyError::Unsupported(problem) => KeyError::PublicKey(problem),
+        _ => KeyError::PublicKey("it is not a SubjectPublicKeyInfo in DER"),
+    })
 }

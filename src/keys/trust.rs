@@ -122,7 +122,15 @@ impl Public {
     /// # Errors
     /// [`KeyError::Crypto`] if it cannot be encoded.
     pub fn ca_chain_pem(&self) -> Result<String, KeyError> {
-        Ok(to_pem("CERTIFICATE", &self.ca)? + &to_pem("CERTIFICATE", &self.ca_root)?)
+        Ok(self.ca_chain()?.concat())
+    }
+
+    /// The same, one text for each certificate.
+    ///
+    /// # Errors
+    /// [`KeyError::Crypto`] if one cannot be encoded.
+    pub fn ca_chain(&self) -> Result<Vec<String>, KeyError> {
+        [&self.ca, &self.ca_root].into_iter().map(|der| to_pem("CERTIFICATE", der)).collect()
     }
 
     /// The certificate chain of the time-stamp authority, PEM: leaf, then root.

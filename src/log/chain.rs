@@ -44,14 +44,15 @@ impl Logs {
         self.0.read().unwrap_or_else(PoisonError::into_inner).last().cloned().expect("a chain is never empty")
     }
 
-    /// Appends to the present log; to the next one, if the log is succeeded meanwhile. Also says which it was.
+    /// Appends to the present log, and to the next one if the log was succeeded meanwhile; with the log that took the
+    /// entries. `drafts` is asked once for each attempt.
     ///
     /// # Errors
     /// Those of [`Log::append`].
-    pub async fn append(&self, drafts: Vec<Draft>) -> Result<(Log, Vec<Receipt>), LogError> {
+    pub async fn append(&self, drafts: impl Fn() -> Vec<Draft>) -> Result<(Log, Vec<Receipt>), LogError> {
         loop {
             let log = self.present();
-            match log.append(drafts.clone()).await {
+            match log.append(drafts()).await {
                 Err(LogError::Frozen(_) | LogError::Closed) if self.present().origin() != log.origin() => {}
                 receipts => return Ok((log, receipts?)),
             }

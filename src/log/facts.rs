@@ -15,22 +15,16 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use const_oid::{ObjectIdentifier, db::rfc5911::ID_SIGNED_DATA};
 use der::{
     AnyRef, Decode as _, Reader as _, SliceReader,
-    asn1::{GeneralizedTime, OctetStringRef, Utf8StringRef},
+    asn1::{GeneralizedTime, OctetStringRef},
 };
 use jiff::Timestamp;
 use serde::Deserialize;
-use x509_cert::{
-    Certificate,
-    ext::pkix::{SubjectAltName, name::GeneralName},
-};
 
 use crate::model::{
-    Digest, Identity, ImageName, ImageRef, Statement, Subject, limits, predicate,
+    Digest, Identity, ImageName, ImageRef, Statement, Subject, certificate, limits, predicate,
     statement::{PAYLOAD_TYPE, check_json_depth},
 };
 
-/// Certificate extension with the issuer that vouched for the identity, as a DER UTF-8 string.
-const ISSUER: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.4.1.57264.1.8");
 /// `id-ct-TSTInfo`.
 const TST_INFO: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.9.16.1.4");
 /// Timestamps of one payload that are looked at.
@@ -73,7 +67,7 @@ impl Facts {
         let spec = serde_json::from_slice::<Leaf<'_>>(leaf).ok()?.spec.entry?;
         self.recorded = spec.data.digest.as_deref().and_then(digest_of);
         let certificate = spec.signature.verifier.certificate?;
-        self.signer = identity(&decode(&certificate.raw_bytes)?);
+        self.signer = certificate::identity_of(&decode(&certificate.raw_bytes)?);
         Some(())
     }
 
@@ -100,7 +94,12 @@ impl Facts {
         self.subjects = statement.subjects().to_vec();
         self.predicate_type = Some(statement.predicate_type().to_owned());
         self.is_evidence = match statement.predicate_type() {
-            predicate::DEPLOYMENT | predicate::HEALTH | predicate::READINESS | predicate::REVOCATION => false,
+            predicate::DEPLOYMENT
+            | predicate::HEALTH
+            | predicate::READINESS
+            | predicate::REVOCATION
+            | predicate::ERASURE
+            | predicate::BREAK_GLASS => false,
             predicate::VSA => statement.predicate().get(predicate::READINESS).is_none(),
             _ => true,
         };
@@ -138,6 +137,12 @@ pub fn recorded_digest(leaf: &[u8]) -> Option<Digest> {
     digest_of(&serde_json::from_slice::<Leaf<'_>>(leaf).ok()?.spec.entry?.data.digest?)
 }
 
+/// The signing certificate in a hashedrekord leaf, DER.
+pub fn certificate_in(leaf: &[u8]) -> Option<Vec<u8>> {
+    let entry = serde_json::from_slice::<Leaf<'_>>(leaf).ok()?.spec.entry?;
+    decode(&entry.signature.verifier.certificate?.raw_bytes)
+}
+
 fn parse(payload: &[u8]) -> Option<Bundle<'_>> {
     check_json_depth(payload, limits::JSON_DEPTH).ok()?;
     serde_json::from_slice(payload).ok()
@@ -149,20 +154,6 @@ fn decode(text: &str) -> Option<Vec<u8>> {
 
 fn digest_of(base64: &str) -> Option<Digest> {
     Some(Digest::from_bytes(decode(base64)?.try_into().ok()?))
-}
-
-/// Subject alternative name and issuer of a signing certificate.
-fn identity(certificate: &[u8]) -> Option<Identity> {
-    let certificate = Certificate::from_der(certificate).ok()?;
-    let (_, names) = certificate.tbs_certificate.get::<SubjectAltName>().ok()??;
-    let subject = names.0.iter().find_map(|name| match name {
-        GeneralName::Rfc822Name(name) | GeneralName::UniformResourceIdentifier(name) => Some(name.to_string()),
-        _ => None,
-    })?;
-    let extensions = certificate.tbs_certificate.extensions.as_ref()?;
-    let issuer = extensions.iter().find(|extension| extension.extn_id == ISSUER)?;
-    let issuer = Utf8StringRef::from_der(issuer.extn_value.as_bytes()).ok()?.as_str().to_owned();
-    Some(Identity { subject, issuer })
 }
 
 /// The `genTime` of an RFC 3161 response. Reads what stands before it and no more: who signed it is not asked here.

@@ -4,10 +4,12 @@ use std::{collections::BTreeSet, fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
+use super::certificate::Extensions;
+
 /// What a signing certificate says of its holder: the subject alternative name and the issuer that vouched for it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Identity {
-    /// The subject alternative name: an e-mail address or a URI (also `spiffe://…`).
+    /// The subject alternative name: an e-mail address, a URI (also `spiffe://…`), or a user name (`alice!example.org`).
     pub subject: String,
     /// The issuer URL, as in certificate extension 1.3.6.1.4.1.57264.1.8.
     pub issuer: String,
@@ -87,6 +89,8 @@ pub struct Caller {
     pub identity: Identity,
     /// What it may do.
     pub roles: BTreeSet<Role>,
+    /// What a certificate issued to this caller says of its token; nothing for a caller with a client certificate.
+    pub extensions: Extensions,
 }
 
 impl Caller {

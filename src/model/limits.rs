@@ -88,3 +88,7 @@ pub const SUMMARY_SUBJECTS: usize = 16;
 pub const WATCHERS: usize = 256;
 /// Watches of the log that one caller may have open, as a count.
 pub const WATCHERS_EACH: usize = 32;
+/// One certificate request (PKCS#10), in PEM or DER.
+pub const CERTIFICATE_REQUEST: usize = 16 * 1024;
+/// The body of one request for a certificate: a token, and a key with proof or a certificate request, in base64 and JSON.
+pub const SIGNING_CERT_BODY: usize = 64 * 1024;

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use sigstore_trust_root::CertificateAuthority;
 use sigstore_verify::Verifier;
 
 use super::{digest::Digest, limits};
@@ -10,6 +11,8 @@ use super::{digest::Digest, limits};
 pub struct TrustedRoot {
     digest: Digest,
     origins: Vec<(Vec<u8>, String)>,
+    /// DER.
+    authorities: Vec<Vec<u8>>,
     verifier: Verifier,
 }
 
@@ -40,8 +43,12 @@ impl TrustedRoot {
             .iter()
             .map(|log| (log.log_id.key_id.as_bytes().to_vec(), host_of(&log.base_url).to_owned()))
             .collect();
+        let issuing = |chain: &CertificateAuthority| {
+            chain.cert_chain.certificates.first().map(|first| first.raw_bytes.as_bytes().to_vec())
+        };
+        let authorities = root.certificate_authorities.iter().filter_map(issuing).collect();
         let verifier = Verifier::new(&root).map_err(|source| TrustedRootError::Unusable(source.to_string()))?;
-        Ok(Self { digest: Digest::of(json.as_bytes()), origins, verifier })
+        Ok(Self { digest: Digest::of(json.as_bytes()), origins, authorities, verifier })
     }
 
     /// The digest of the document; part of every cached fact and recorded verdict.
@@ -52,6 +59,11 @@ impl TrustedRoot {
     /// The origin (host name) of the log with this 32-byte id, if the root lists it.
     pub fn origin_of(&self, log_id: &[u8]) -> Option<&str> {
         self.origins.iter().find(|(id, _)| id == log_id).map(|(_, origin)| origin.as_str())
+    }
+
+    /// The certificates of the authorities that issue signing certificates, DER, whenever they did so.
+    pub fn authorities(&self) -> &[Vec<u8>] {
+        &self.authorities
     }
 
     pub(crate) fn verifier(&self) -> &Verifier {

@@ -17,6 +17,7 @@ use sigstore_types::{
 use sigstore_verify::{Error as SigstoreError, PublicKeyVerificationPolicy, VerificationPolicy, VerificationResult};
 
 use super::{
+    certificate,
     digest::Digest,
     identity::Identity,
     limits, predicate,
@@ -157,12 +158,18 @@ pub fn verify(bundle: &[u8], subject: &Digest, root: &TrustedRoot) -> Result<Ver
         .verifier()
         .verify(Sha256Hash::new(*subject.as_bytes()), &parsed, &VerificationPolicy::any_identity())
         .map_err(rejection)?;
-    let (Some(subject_name), Some(issuer)) = (result.identity(), result.issuer()) else {
+    let (Some(subject_name), Some(issuer)) = (named(&parsed, &result), result.issuer()) else {
         return Err(Rejection::NoIdentity);
     };
-    let signer = Signer::Identity(Identity { subject: subject_name.as_str().to_owned(), issuer: issuer.to_owned() });
+    let signer = Signer::Identity(Identity { subject: subject_name, issuer: issuer.to_owned() });
     let key = result.certificate().map(|info| Digest::of(info.public_key.as_bytes())).ok_or(Rejection::NoIdentity)?;
     admit(&parsed, bundle, subject, root, &result, signer, key)
+}
+
+/// The subject that the verified certificate names. User names are read here: the library knows addresses and URIs alone.
+fn named(bundle: &Bundle, result: &VerificationResult) -> Option<String> {
+    let address = result.identity().map(|identity| identity.as_str().to_owned());
+    address.or_else(|| Some(certificate::identity_of(bundle.signing_certificate()?.as_bytes())?.subject))
 }
 
 /// Verifies a bundle that was signed by the holder of `key` (PEM) about `subject`, offline.

@@ -23,12 +23,13 @@ use crate::{
         admission::Face, log::LogFace, log_admin::LogAdminFace, release::ReleaseFace, rollback::RollbackFace,
         signing::SigningFace, trust::Trust, v1, verification::VerificationFace,
     },
+    issuing::Issuing,
     keys::Keyring,
     log::witnessing::Mode,
     model::limits,
     recording::Recording,
     signing::Signing,
-    sigstore::{limits::Limiter, rekor::RekorFace, timestamp::TimestampFace},
+    sigstore::{fulcio::Fulcio, limits::Limiter, rekor::RekorFace, timestamp::TimestampFace},
 };
 
 const JSON: &str = "application/json";
@@ -41,8 +42,11 @@ pub(super) fn router(config: &Config, parts: &Parts, readiness: Readiness, clock
         let rekor = RekorFace::new(Recording::new(parts.logs.clone()), Limiter::shared(config.sigstore.entries));
         let stamps = Limiter::shared(config.sigstore.timestamps);
         let timestamp = TimestampFace::new(Arc::clone(&parts.keyring), stamps, clock);
-        services = services.add_service(rekor.clone().into_server());
-        documents = documents.merge(rekor.router()).merge(timestamp.router());
+        let issuing = Issuing::new(Arc::clone(&parts.authenticator), Arc::clone(&parts.keyring), parts.logs.clone());
+        let certificates = Limiter::shared(config.sigstore.certificates);
+        let fulcio = Fulcio::new(Arc::new(issuing), certificates, parts.metrics.clone(), clock);
+        services = services.add_service(rekor.clone().into_server()).add_service(fulcio.clone().into_server());
+        documents = documents.merge(rekor.router()).merge(timestamp.router()).merge(fulcio.router());
     }
     Ok(services.into_axum_router().merge(documents).fallback(elsewhere))
 }

@@ -79,10 +79,12 @@ impl RekorFace {
         RekorServer::new(self).max_decoding_message_size(limits::ENTRY_REQUEST)
     }
 
-    async fn record(&self, from: Option<IpAddr>, submission: Submission) -> Result<Recorded, Refusal> {
-        if let Some(from) = from {
-            self.limiter.take(&address(from), Instant::now()).map_err(Refusal::too_many)?;
-        }
+    /// Takes one request out of the allowance of an address, before anything of the request is looked at.
+    fn allow(&self, from: Option<IpAddr>) -> Result<(), Refusal> {
+        from.map_or(Ok(()), |from| self.limiter.take(&address(from), Instant::now())).map_err(Refusal::too_many)
+    }
+
+    async fn record(&self, submission: Submission) -> Result<Recorded, Refusal> {
         Ok(self.recording.record(&submission).await?)
     }
 
@@ -111,8 +113,8 @@ async fn create(
 ) -> Response {
     let from = from.map(|Extension(ConnectInfo(address))| address.ip());
     let recorded = async {
-        let submission = json::parse::<CreateEntry>(&body)?.submission()?;
-        face.record(from, submission).await
+        face.allow(from)?;
+        face.record(json::parse::<CreateEntry>(&body)?.submission()?).await
     };
     match recorded.await {
         Ok(recorded) => {
@@ -173,9 +175,8 @@ impl Rekor for RekorFace {
         &self,
         request: Request<CreateEntryRequest>,
     ) -> Result<tonic::Response<TransparencyLogEntry>, Status> {
-        let from = sender(&request);
-        let submission = request::submission(request.into_inner())?;
-        let recorded = self.record(from, submission).await?;
+        self.allow(sender(&request))?;
+        let recorded = self.record(request::submission(request.into_inner())?).await?;
         Ok(tonic::Response::new(as_message(recorded)?))
     }
 

@@ -11,7 +11,7 @@ use countersign::{
         v1::{self, admission_service_server::AdmissionService as _},
     },
     identity::Refusal,
-    model::{Caller, Identity, Role, limits},
+    model::{Caller, Extensions, Identity, Role, limits},
 };
 use serde_json::{Value, json};
 
@@ -19,7 +19,7 @@ use super::{annotated, deployment, digest, door, glass_settings, image, now, pin
 
 fn caller(roles: &[Role]) -> Authenticated {
     let identity = Identity { subject: "ci@example.com".to_owned(), issuer: "https://issuer.example".to_owned() };
-    Authenticated(Ok(Caller { identity, roles: roles.iter().copied().collect() }))
+    Authenticated(Ok(Caller { identity, roles: roles.iter().copied().collect(), extensions: Extensions::default() }))
 }
 
 async fn admit(request: v1::AdmitRequest, who: Authenticated) -> Result<v1::AdmitResponse, tonic::Status> {

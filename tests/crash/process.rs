@@ -142,6 +142,8 @@ impl Process {
         let child = command
             .args(["crash::worker_process", "--ignored", "--exact", "--quiet", "--nocapture"])
             .env(ORDERS, orders)
+            // The loader looks through what cargo puts here, so that it would open more files than `syscalls` lets it.
+            .env_remove("LD_LIBRARY_PATH")
             .process_group(0)
             .stdin(Stdio::null())
             .stdout(Stdio::null())

@@ -4,27 +4,31 @@
 //! mutated inputs, with every run of the tests. Each returns whether the input was accepted, and panics if what it
 //! promises does not hold.
 
-use countersign::tlog::{
-    checkpoint::Checkpoint,
-    hash::{EMPTY_ROOT, Hash, leaf_hash},
-    note::{Note, VerifierKey},
-    proof::{ProofError, check_consistency, check_inclusion},
-    receipt::Receipt,
-    tile::{self, TilePath},
+use countersign::{
+    model::{certificate_request::CertificateRequest, public_key::PublicKey},
+    tlog::{
+        checkpoint::Checkpoint,
+        hash::{EMPTY_ROOT, Hash, leaf_hash},
+        note::{Note, VerifierKey},
+        proof::{ProofError, check_consistency, check_inclusion},
+        receipt::Receipt,
+        tile::{self, TilePath},
+    },
 };
 use sha2::{Digest as _, Sha256};
 
 /// A target's name and what it runs.
 pub type Body = (&'static str, fn(&[u8]) -> bool);
 
-/// All targets. The seeds of each are the files of `tests/golden/tlog/<name>/`.
-pub const BODIES: [Body; 6] = [
+/// All targets. The seeds of each are the files of `tests/golden/tlog/<name>/` or `tests/golden/model/<name>/`.
+pub const BODIES: [Body; 7] = [
     ("note", note),
     ("checkpoint", checkpoint),
     ("tile_path", tile_path),
     ("entry_bundle", entry_bundle),
     ("proof", proof),
     ("receipt", receipt),
+    ("certificate_request", certificate_request),
 ];
 
 /// A published key, and the one text in the world that is known to be signed by it.
@@ -101,6 +105,15 @@ pub fn receipt(data: &[u8]) -> bool {
     if let Ok(included) = receipt.verify(&leaf_hash(b"entry 137"), &key(LOG)) {
         assert_eq!((included.index(), included.checkpoint().size), (137, 300));
     }
+    true
+}
+
+/// RFC 2986: a request that is accepted is signed by the key in it, and says no other key.
+pub fn certificate_request(data: &[u8]) -> bool {
+    let Ok(request) = CertificateRequest::from_der(data) else { return false };
+    let key = PublicKey::from_spki(request.key().spki()).expect("a key that was read");
+    assert_eq!(key.verify_digest(request.digest(), request.signature()), Ok(()));
+    assert!(data.windows(key.spki().len()).any(|part| part == key.spki()));
     true
 }
 

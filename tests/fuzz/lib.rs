@@ -1,10 +1,18 @@
-//! The crate under test, cut down to its pure log arithmetic: the same sources, without RocksDB and all the rest.
+//! The crate under test, cut down to its pure log arithmetic and the parsers of requests that are pure too: the same
+//! sources, without RocksDB and all the rest.
 //!
 //! That they compile here also shows that they need nothing else.
 
 extern crate self as countersign;
 
 pub mod bodies;
+
+#[path = "../../src/model"]
+pub mod model {
+    pub mod certificate_request;
+    pub mod limits;
+    pub mod public_key;
+}
 
 #[path = "../../src/tlog"]
 pub mod tlog {

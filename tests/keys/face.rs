@@ -11,7 +11,7 @@ use countersign::{
             trust_service_server::TrustService as _,
         },
     },
-    model::{Caller, Role},
+    model::{Caller, Extensions, Role},
 };
 use tonic::{Code, Request};
 
@@ -19,7 +19,8 @@ use super::{builder, keyring, now};
 
 fn from<T>(roles: &[Role], message: T) -> Request<T> {
     let mut request = Request::new(message);
-    let caller = Caller { identity: builder(), roles: roles.iter().copied().collect() };
+    let roles = roles.iter().copied().collect();
+    let caller = Caller { identity: builder(), roles, extensions: Extensions::default() };
     request.extensions_mut().insert(Authenticated(Ok(caller)));
     request
 }

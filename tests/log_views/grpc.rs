@@ -8,7 +8,7 @@ use countersign::{
         v1::{self, log_service_server::LogService as _},
     },
     log::facts::Facts,
-    model::{Caller, Digest, Role, Statement, Subject, predicate},
+    model::{Caller, Digest, Extensions, Role, Statement, Subject, predicate},
     tlog::{Checkpoint, Receipt, check_consistency, check_inclusion, leaf_hash},
 };
 use tokio::sync::watch::Sender;
@@ -21,7 +21,8 @@ use super::library::{CUSTOM, Library, Said, at, identity};
 pub fn from<T>(who: &str, roles: &[Role], message: T) -> Request<T> {
     let mut request = Request::new(message);
     let identity = identity(who, "https://issuer.test");
-    request.extensions_mut().insert(Authenticated(Ok(Caller { identity, roles: roles.iter().copied().collect() })));
+    let (roles, extensions) = (roles.iter().copied().collect(), Extensions::default());
+    request.extensions_mut().insert(Authenticated(Ok(Caller { identity, roles, extensions })));
     request
 }
 

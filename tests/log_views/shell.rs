@@ -17,7 +17,7 @@ use countersign::{
         },
     },
     log::Logs,
-    model::{Caller, Digest, Role, predicate},
+    model::{Caller, Digest, Extensions, Role, predicate},
     tlog::{Checkpoint, VerifierKey},
 };
 use futures_util::Stream;
@@ -58,7 +58,8 @@ impl Liar {
 
 fn known<T>(request: Request<T>) -> Request<T> {
     let mut request = request;
-    let caller = Caller { identity: identity("a@x.test", "https://i.test"), roles: [Role::Auditor].into() };
+    let (identity, extensions) = (identity("a@x.test", "https://i.test"), Extensions::default());
+    let caller = Caller { identity, roles: [Role::Auditor].into(), extensions };
     request.extensions_mut().insert(Authenticated(Ok(caller)));
     request
 }
@@ -551,4 +552,58 @@ async fn a_watch_that_is_told_to_stop_stops() {
     let ended = tokio::task::spawn_blocking(move || daemon::output(child)).await.unwrap();
     assert_eq!((ended.status.code(), ended.stdout.len()), (Some(2), 0), "{}", text(&ended));
     assert!(text(&ended).contains("STOPPING") && text(&ended).contains("--from 41"), "{}", text(&ended));
+}
+
+type SearchLie = fn(&mut v1::SearchResponse);
+
+/// Certificates are listed as the log has them, whatever the service says of them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lies_about_certificates_are_noticed() {
+    let served = served().await;
+    let root = served.library.home.path().join("root.json");
+    let public = countersign::keys::Public::open(served.library.home.path()).unwrap();
+    std::fs::write(&root, public.trusted_root()).unwrap();
+    let args = ["issued", "ci@x.test", "--trusted-root", root.to_str().unwrap(), "-o", "json"];
+    let lies: [(&str, SearchLie); 3] = [
+        ("another certificate", |answer| {
+            for summary in answer.summaries.iter_mut().skip(1) {
+                summary.certificate.as_mut().unwrap().fingerprint = Digest::of(b"other").to_string();
+            }
+        }),
+        ("another certificate", |answer| {
+            for summary in answer.summaries.iter_mut().skip(1) {
+                summary.signer.as_mut().unwrap().issuer = "https://other.test".to_owned();
+            }
+        }),
+        ("holds no certificate", |answer| {
+            for summary in answer.summaries.iter_mut().skip(1) {
+                summary.index = 0;
+            }
+        }),
+    ];
+    for (says, lie) in lies {
+        served.lie(Lie { search: Some(lie), ..Lie::default() });
+        let output = served.run(&args).await;
+        assert_eq!((code(&output), output.stdout.len()), (1, 0), "{says}: {}", text(&output));
+        assert!(text(&output).contains(says), "{says}: {}", text(&output));
+    }
+    served.lie(Lie { entry: Some(|answer| flip(&mut answer.entry.as_mut().unwrap().leaf)), ..Lie::default() });
+    let output = served.run(&args).await;
+    assert_eq!((code(&output), output.stdout.len()), (1, 0), "{}", text(&output));
+    // What the service says of serial and time is not what is printed.
+    served.lie(Lie {
+        search: Some(|answer| {
+            for certificate in answer.summaries.iter_mut().filter_map(|summary| summary.certificate.as_mut()) {
+                (certificate.serial, certificate.not_after) = ("00".to_owned(), "never".to_owned());
+            }
+        }),
+        ..Lie::default()
+    });
+    let told = json(&served.run(&args).await);
+    served.lie(Lie::default());
+    let honest = json(&served.run(&args).await);
+    assert_eq!(told, honest);
+    let certificates = honest["certificates"].as_array().unwrap();
+    assert_eq!((certificates.len(), certificates[0]["entries"].as_array().unwrap().len()), (1, 40));
+    assert_eq!(certificates[0]["entries"][4], serde_json::json!({ "index": 5, "kind": "signature" }));
 }

@@ -11,7 +11,7 @@ use countersign::{
     keys::{Kek, Keyring},
     log::{Log, Options},
     model::{
-        Caller, Digest, Identity, ImageRef, Revocation, Role, Statement, Subject, TrustedRoot,
+        Caller, Digest, Extensions, Identity, ImageRef, Revocation, Role, Statement, Subject, TrustedRoot,
         deployment::{Deployment, Health, Status},
         policy::PolicySet,
         predicate,
@@ -57,7 +57,7 @@ fn who(name: &str) -> Identity {
 }
 
 fn caller() -> Caller {
-    Caller { identity: who("cd"), roles: [Role::Deployer, Role::Operator].into() }
+    Caller { identity: who("cd"), roles: [Role::Deployer, Role::Operator].into(), extensions: Extensions::default() }
 }
 
 fn open(dir: &Path) -> (Arc<Keyring>, Log) {

@@ -2,7 +2,7 @@
 
 use countersign::{
     grpc::v1::signing_service_client::SigningServiceClient,
-    model::{Digest, Signer, TrustedRoot, verify},
+    model::{Digest, Extension, Signer, TrustedRoot, certificate::extensions_of, verify},
 };
 use serde_json::json;
 use tonic::{
@@ -33,7 +33,8 @@ async fn sign(service: &Service, token: &str) -> Result<Vec<u8>, Status> {
 fn configuration(issuer: &Issuer) -> String {
     format!(
         "[[identity.rules]]\nissuer = '{0}'\nsubject = '{SUBJECT}'\nroles = ['builder']\n\
-         [[identity.issuers]]\nurl = '{0}'\nplain_http_unsafe = true\nretry_after_s = 1\nrefresh_after_s = 1\nstale_for_s = 1\n",
+         [[identity.issuers]]\nurl = '{0}'\nplain_http_unsafe = true\nretry_after_s = 1\nrefresh_after_s = 1\nstale_for_s = 1\n\
+         claims = {{ build_trigger = 'why?' }}\n",
         issuer.url()
     )
 }
@@ -44,11 +45,15 @@ async fn a_token_signs_with_its_identity_and_a_bad_one_is_refused_with_its_reaso
     let service = Service::new(POLICY, &configuration(&issuer));
     let now = jiff::Timestamp::now().as_second();
 
-    let bundle = sign(&service, &issuer.token(json!({ "sub": SUBJECT }))).await.unwrap();
+    let bundle = sign(&service, &issuer.token(json!({ "sub": SUBJECT, "why": "push" }))).await.unwrap();
     let root = TrustedRoot::parse(&std::fs::read_to_string(service.house.trusted_root()).unwrap()).unwrap();
     let verified = verify::verify(&bundle, &Digest::of(b"built"), &root).unwrap();
     let Signer::Identity(identity) = verified.signer() else { panic!("{verified:?}") };
     assert_eq!((identity.subject.as_str(), identity.issuer.as_str()), (SUBJECT, issuer.url()));
+    // What the token said stands in the certificate, as the configuration maps it.
+    let parsed = verify::parse_bundle(&bundle).unwrap();
+    let said = extensions_of(parsed.signing_certificate().unwrap().as_bytes()).unwrap();
+    assert_eq!((said.get(Extension::TokenSubject), said.get(Extension::BuildTrigger)), (Some(SUBJECT), Some("push")));
 
     let key = issuer.key();
     let claims = issuer.claims(json!({ "sub": SUBJECT }));

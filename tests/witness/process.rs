@@ -184,6 +184,25 @@ fn a_service_requires_its_witness() {
     let (code, said) = check(&policy, &checkpoint);
     assert!(code == Some(1) && said.contains("does not meet the quorum w1"), "{said}");
     assert_eq!(check(&policy, &daemon.path().join("missing")).0, Some(2));
+    // A receipt is held against the policy too, and against one of a witness that was never asked.
+    let receipt = daemon.path().join("one.tlog-proof");
+    let receipt = receipt.to_str().unwrap();
+    let proof = daemon.cli("builder", &["log", "proof", "1", "--receipt", receipt]);
+    assert!(proof.status.success(), "{}", text(&proof));
+    let other = daemon.path().join("others");
+    let stranger = Process::init().vkeys()[1].clone();
+    fs::write(&other, format!("log {log}\nwitness w2 {stranger}\nquorum w2\n")).unwrap();
+    let bundle = daemon.path().join("one.json");
+    let verify = |policy: &Path| {
+        let entry = ["--bundle", bundle.to_str().unwrap(), "--key", &log];
+        run(&[&["log", "verify-receipt", receipt, "--witness-policy", policy.to_str().unwrap()], &entry[..]].concat())
+    };
+    let held = verify(&policy);
+    assert!(held.status.success() && text(&held).contains("cosigned by w1"), "{}", text(&held));
+    let refused = verify(&other);
+    assert_eq!((refused.status.code(), refused.stdout.len()), (Some(1), 0), "{}", text(&refused));
+    assert!(text(&refused).contains("does not meet the quorum w2: cosigned by nobody"), "{}", text(&refused));
+    assert_eq!(verify(&daemon.path().join("missing")).status.code(), Some(2));
     let metrics = http_get(daemon.operations, "/metrics").unwrap();
     for line in ["countersign_witness_quorum{mode=\"require\"} 1", "countersign_witness_entries{witness=\"w1\"} 2"] {
         assert!(metrics.contains(line), "{line} is not in\n{metrics}");

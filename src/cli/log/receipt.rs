@@ -1,6 +1,9 @@
 //! `countersign log verify-receipt`: a C2SP `tlog-proof` held against an entry and the log's key, without any service.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use anyhow::{Context as _, anyhow};
 use serde_json::json;
@@ -12,7 +15,7 @@ use crate::{
         verify::{read_bounded, read_text},
     },
     model::{limits, verify::parse_bundle},
-    tlog::{Hash, Receipt, leaf_hash},
+    tlog::{Hash, Policy, Receipt, Witnessed, leaf_hash},
 };
 
 /// Verifies offline that a receipt proves an entry to be in the log.
@@ -21,7 +24,8 @@ use crate::{
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   countersign log verify-receipt app.tlog-proof --leaf leaf.json --key log.vkey
-  countersign log verify-receipt app.tlog-proof --bundle app.sigstore.json --key log.vkey")]
+  countersign log verify-receipt app.tlog-proof --bundle app.sigstore.json --key log.vkey
+  countersign log verify-receipt app.tlog-proof --leaf leaf.json --key log.vkey --witness-policy policy.txt")]
 pub(super) struct Args {
     /// The receipt that `log proof --receipt` wrote.
     receipt: PathBuf,
@@ -30,6 +34,10 @@ pub(super) struct Args {
     /// The log's verifier key (name+hash+key, as `log status` prints it), or a file that holds it.
     #[arg(long, value_name = "VKEY_OR_FILE", env = "COUNTERSIGN_LOG_KEY")]
     key: String,
+    /// A witness policy (C2SP tlog-policy): the checkpoint must be cosigned by its quorum as well. A log that shows
+    /// different histories to different people has no such checkpoint of more than one of them.
+    #[arg(long, value_name = "FILE")]
+    witness_policy: Option<PathBuf>,
 }
 
 /// The entry that the receipt should be of.
@@ -55,19 +63,32 @@ fn parse_hash(text: &str) -> Result<Hash, String> {
 
 pub(super) fn run(args: Args, global: &Global) -> Result<ExitCode, Doubt> {
     let key = key::parse(&args.key)?;
+    let policy = args.witness_policy.as_deref().map(read_policy).transpose()?;
     let leaf = args.entry.hash()?;
     let text = read_text(&args.receipt, "receipt")?;
     let receipt: Receipt = text.parse().map_err(|source| no(&source))?;
     let included = receipt.verify(&leaf, &key).map_err(|source| no(&source))?;
     let (index, checkpoint) = (included.index(), included.checkpoint());
+    let witnessed = policy.map(|policy| policy.check(&receipt.note().to_string())).transpose();
+    let witnessed = witnessed.map_err(|source| no(&source))?;
+    let witnesses: Vec<&str> = witnessed.iter().flat_map(Witnessed::cosigned).map(|(name, _)| name.as_str()).collect();
     let value = json!({ "included": true, "origin": checkpoint.origin, "index": index, "treeSize": checkpoint.size,
-        "root": hex::encode(checkpoint.root), "leafHash": hex::encode(leaf) });
-    let text = format!(
+        "root": hex::encode(checkpoint.root), "leafHash": hex::encode(leaf),
+        "witnesses": witnessed.is_some().then_some(&witnesses) });
+    let mut text = format!(
         "INCLUDED: entry {index} of {}, under its signed checkpoint of size {}",
         checkpoint.origin, checkpoint.size
     );
+    if !witnesses.is_empty() {
+        text.push_str(&format!(", cosigned by {}", witnesses.join(", ")));
+    }
     print(global, &value, &text)?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn read_policy(path: &Path) -> anyhow::Result<Policy> {
+    let text = read_text(path, "witness policy")?;
+    Policy::parse(&text).with_context(|| format!("witness policy {}", path.display()))
 }
 
 /// The receipt proves nothing, with the reason behind the reason.

@@ -137,9 +137,9 @@ pub(super) async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode>
 
 /// The pages of one search, together.
 #[derive(Debug, Default)]
-struct Found {
+pub(super) struct Found {
     entries: Vec<Shown>,
-    complete_to_size: u64,
+    pub(super) complete_to_size: u64,
     next: Option<u64>,
     without_time: u64,
 }
@@ -152,9 +152,23 @@ async fn collect(
     limit: usize,
     newest_first: bool,
 ) -> anyhow::Result<Found> {
-    let mut found = Found { next: from, ..Found::default() };
+    let mut entries = Vec::new();
+    let found = pages(log, filter, from, limit, newest_first, |summary| entries.push(Shown::told(summary))).await?;
+    Ok(Found { entries, ..found })
+}
+
+/// The same, and hands each entry to `each` in place of keeping it.
+pub(super) async fn pages(
+    log: &mut Service,
+    filter: Option<v1::EntryFilter>,
+    from: Option<u64>,
+    limit: usize,
+    newest_first: bool,
+    mut each: impl FnMut(v1::EntrySummary),
+) -> anyhow::Result<Found> {
+    let (mut found, mut count) = (Found { next: from, ..Found::default() }, 0_usize);
     loop {
-        let left = limit.saturating_sub(found.entries.len()).min(limits::SEARCH_PAGE);
+        let left = limit.saturating_sub(count).min(limits::SEARCH_PAGE);
         let request = v1::SearchRequest {
             filter: filter.clone(),
             from_index: found.next,
@@ -169,12 +183,13 @@ async fn collect(
             found.complete_to_size = page.complete_to_size;
         }
         found.without_time = found.without_time.saturating_add(page.without_time);
-        found.entries.extend(page.summaries.into_iter().map(Shown::told));
+        count += page.summaries.len();
+        page.summaries.into_iter().for_each(&mut each);
         let stuck = page.next_index.is_some() && page.next_index == found.next;
         anyhow::ensure!(!stuck, "the service answers with the same page again and again");
         found.next = page.next_index;
         match found.next {
-            Some(next) if found.entries.len() < limit => progress(next)?,
+            Some(next) if count < limit => progress(next)?,
             _ => return Ok(found),
         }
     }

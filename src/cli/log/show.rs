@@ -116,6 +116,6 @@ fn some(text: &str) -> Option<&str> {
 }
 
 /// Without characters that would move the cursor: names and identities are written by strangers.
-fn plain(text: &str) -> String {
+pub(super) fn plain(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }

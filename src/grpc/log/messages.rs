@@ -4,8 +4,15 @@ use prost::Message as _;
 
 use crate::{
     grpc::v1,
-    log::{self, Log, LogError, facts::Facts, search::Order},
-    model::limits,
+    log::{
+        self, Log, LogError,
+        facts::{self, Facts},
+        search::Order,
+    },
+    model::{
+        certificate::{self, Described},
+        limits,
+    },
 };
 
 /// Payload bytes that are read for the summaries of one page.
@@ -43,6 +50,19 @@ pub(super) fn summary(entry: &log::Entry) -> v1::EntrySummary {
         subject_count: u32::try_from(facts.subjects.len()).unwrap_or(u32::MAX),
         recorded_digest: facts.recorded.map(|digest| digest.to_string()).unwrap_or_default(),
         has_payload: entry.payload.as_ref().is_some_and(|payload| !payload.is_empty()),
+        certificate: facts::certificate_in(&entry.leaf)
+            .and_then(|der| certificate::describe(&der))
+            .map(certificate_summary),
+    }
+}
+
+fn certificate_summary(described: Described) -> v1::CertificateSummary {
+    v1::CertificateSummary {
+        serial: described.serial,
+        not_before: described.not_before.to_string(),
+        not_after: described.not_after.to_string(),
+        key: described.key.to_string(),
+        fingerprint: described.fingerprint.to_string(),
     }
 }
 
