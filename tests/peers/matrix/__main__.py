@@ -233,7 +233,13 @@ def run_matrix(given: argparse.Namespace) -> int:
     old = [sample for sample in old if isinstance(sample, Sample)]
     if rotation.can_rotate(countersign):
         fetch = partial(fetch_documents, place)
-        steps += show(rotation.rotate_all(place, countersign, signers, verifiers, old, clients, fetch))
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            rotations = rotation.Rotation(place, countersign, signers, verifiers, old, clients, fetch, pool)
+            for name, done in rotations.all():
+                failed = [step for step in done if not step.holds]
+                print(f"  {'FAILED' if failed else 'ok    '}  {name}: {len(done)} steps", flush=True)
+                show(iter(failed))
+                steps += done
     else:
         print("  skipped: this version has no `trust rotate`")
 
