@@ -181,8 +181,8 @@ pub struct Tls {
     pub cert_file: Option<PathBuf>,
     /// PEM private key of the leaf.
     pub key_file: Option<PathBuf>,
-    /// DNS names and addresses for the certificate that the local authority issues. Default: `localhost`,
-    /// `127.0.0.1`, `::1`.
+    /// DNS names and addresses for the certificate that the local authority issues, besides the host that `init` was
+    /// given. Default: `localhost`, `127.0.0.1`, `::1`.
     pub names: Vec<String>,
     /// Serves without TLS. Only for listeners on loopback addresses, refused on all others. Default: false.
     pub plaintext_unsafe: bool,

@@ -173,7 +173,7 @@ fn server_tls(config: &Config, keyring: &Keyring, now: Timestamp) -> anyhow::Res
     let certificates = if let (Some(chain), Some(key)) = (&config.tls.cert_file, &config.tls.key_file) {
         Certificates::Files { chain: chain.clone(), key: key.clone() }
     } else {
-        let (chain, key) = keyring.tls_server(&config.tls.names, now)?;
+        let (chain, key) = keyring.tls_server(&names(config, keyring.host()), now)?;
         Certificates::Issued { chain, key }
     };
     let mut authorities = tls::parse_certificates(keyring.tls_ca_pem().as_bytes())?;
@@ -181,6 +181,12 @@ fn server_tls(config: &Config, keyring: &Keyring, now: Timestamp) -> anyhow::Res
         authorities.extend(tls::read_certificates(path)?);
     }
     Ok(Some(ServerTls::new(certificates, &authorities)?))
+}
+
+/// What the certificate of the local authority is for: the names that are configured, and the log's own.
+fn names(config: &Config, host: &str) -> Vec<String> {
+    let own = (!config.tls.names.iter().any(|name| name == host)).then(|| host.to_owned());
+    config.tls.names.iter().cloned().chain(own).collect()
 }
 
 /// The routers, each behind its middleware.

@@ -7,9 +7,12 @@ use base64::{
 };
 use countersign::{
     identity::SubjectForm,
-    sigstore::fulcio::v2::{
-        self, ca_client::CaClient, create_signing_certificate_request::Key as RequestKey, oidc_issuer,
-        signing_certificate,
+    sigstore::{
+        fulcio::v2::{
+            self, ca_client::CaClient, create_signing_certificate_request::Key as RequestKey, oidc_issuer,
+            signing_certificate,
+        },
+        limits::Allowance,
     },
 };
 use serde_json::{Value, json};
@@ -239,7 +242,7 @@ async fn the_same_over_grpc() {
     }
     let huge = RequestKey::CertificateSigningRequest(vec![1; 70_000].into());
     let request = v2::CreateSigningCertificateRequest { credentials: credentials(&token), key: Some(huge) };
-    assert!(client.create_signing_certificate(request).await.is_err());
+    assert_eq!(client.create_signing_certificate(request).await.unwrap_err().code(), Code::OutOfRange);
     assert_eq!(house.log.size(), size);
 
     let bundle = client.get_trust_bundle(v2::GetTrustBundleRequest {}).await.unwrap().into_inner();
@@ -254,7 +257,8 @@ async fn the_same_over_grpc() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_identity_that_asks_too_often_is_told_when_to_come_again() {
     let house = House::new(SubjectForm::Uri).await;
-    let (url, key) = (house.serve().await, Key::p256());
+    let face = house.face_with(Allowance { per_second: 1, burst: 3 });
+    let (url, key) = (House::serve_face(face).await, Key::p256());
     let greedy = by_proof(&house.issuer.token(sub()), &key.pem(), &key.sign(SUB.as_bytes()));
     let ask = async |body: &Value| post(&url, body).await;
     let mut refused = None;

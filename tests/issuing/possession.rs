@@ -7,7 +7,7 @@ use countersign::{
     model::{
         Digest, Identity, Scheme, Signer, TrustedRoot, bundle,
         certificate_request::{CertificateRequest, CertificateRequestError},
-        leaf,
+        leaf, limits,
         verify::verify,
     },
 };
@@ -153,6 +153,35 @@ fn every_changed_byte_of_a_request_is_refused() {
     }
     let trailing = [der.as_slice(), &[0]].concat();
     assert_eq!(CertificateRequest::from_der(&trailing), Err(CertificateRequestError::Malformed));
+}
+
+/// What stands in the wrong place, although the key's holder signed it there.
+#[test]
+fn a_request_has_its_parts_in_their_places() {
+    let key = Key::p256();
+    let sequence = |parts: &[&[u8]]| der::Any::new(der::Tag::Sequence, parts.concat()).unwrap().to_der().unwrap();
+    let signed = |version: u8, subject: &[u8], attributes: &[u8]| {
+        let info = sequence(&[&[0x02, 0x01, version], subject, &key.spki, attributes]);
+        let signature = der::asn1::BitString::from_bytes(&key.sign(&info)).unwrap().to_der().unwrap();
+        let algorithm = key.request(|_| ()).algorithm.to_der().unwrap();
+        CertificateRequest::from_der(&sequence(&[&info, &algorithm, &signature]))
+    };
+    let (nobody, none) = ([0x30, 0x00], [0xa0, 0x00]);
+    signed(0, &nobody, &none).unwrap();
+    for (version, subject, attributes) in [
+        (1, nobody, none),
+        (0, [0x31, 0x00], none),
+        (0, [0x05, 0x00], none),
+        (0, nobody, [0xa1, 0x00]),
+        (0, nobody, [0x80, 0x00]),
+        (0, nobody, [0x31, 0x00]),
+    ] {
+        assert_eq!(signed(version, &subject, &attributes), Err(CertificateRequestError::Malformed));
+    }
+    assert_eq!(signed(0, &nobody, &[]), Err(CertificateRequestError::Malformed));
+    assert_eq!(signed(0, &nobody, &[0xa0, 0x00, 0x05, 0x00]), Err(CertificateRequestError::Malformed));
+    let large = vec![0x30; limits::CERTIFICATE_REQUEST + 1];
+    assert_eq!(CertificateRequest::from_der(&large), Err(CertificateRequestError::TooLarge(large.len())));
 }
 
 proptest! {

@@ -78,10 +78,10 @@ async fn bodies_over_the_limit_are_refused() {
     let mut house = Daemon::init(Some(POLICY), "");
     house.start();
     let mut stream = connect(house.public, &house.ca()).await;
-    let length = limits::DOCUMENT + 1;
+    let length = limits::ENTRY_REQUEST + 1;
     let head = format!("POST /checkpoint HTTP/1.1\r\nhost: localhost\r\ncontent-length: {length}\r\n\r\n");
     let answer = exchange(&mut stream, head.as_bytes(), BY_THEN).await;
-    assert!(answer.starts_with("HTTP/1.1 413") && answer.contains("larger than 1048576 bytes"), "{answer}");
+    assert!(answer.starts_with("HTTP/1.1 413") && answer.contains("larger than 4194304 bytes"), "{answer}");
     let mut client = SigningServiceClient::new(house.channel("builder").await);
     let digest = Digest::of(b"x");
     let attest = |bytes: usize| v1::AttestRequest {

@@ -31,11 +31,11 @@ const workers = 16
 var errUsage = errors.New("wrong usage")
 
 type settings struct {
-	url, ca, vkey, from, save, flip string
-	inclusions, pairs               int
-	seed                            uint64
-	duties                          bool
-	timeout                         time.Duration
+	url, connect, ca, vkey, from, save, flip string
+	inclusions, pairs                        int
+	seed                                     uint64
+	duties                                   bool
+	timeout                                  time.Duration
 }
 
 func main() {
@@ -58,6 +58,7 @@ func parse(arguments []string) (settings, error) {
 	flags := flag.NewFlagSet("auditor", flag.ContinueOnError)
 	flags.StringVar(&s.url, "url", "", "where the log is served; /checkpoint and /tile/… are below it")
 	flags.StringVar(&s.ca, "ca", "", "a PEM file with the authorities to trust for TLS; the system's unless given")
+	flags.StringVar(&s.connect, "connect", "", "HOST:PORT to connect to instead of what the URL says")
 	flags.StringVar(&s.vkey, "vkey", "", "the log's verifier key, name+id+key")
 	flags.StringVar(&s.from, "from", "", "a checkpoint that was saved earlier: the log must be a continuation of it")
 	flags.StringVar(&s.save, "save", "", "save the checkpoint to this file if everything held")
@@ -92,6 +93,9 @@ func run(arguments []string, out io.Writer) (int, error) {
 	wire, err := newWire(s.url, s.ca, s.flip)
 	if err != nil {
 		return 0, err
+	}
+	if s.connect != "" {
+		wire.connect(s.connect)
 	}
 	quiet()
 	ctx, cancel := context.WithTimeout(context.Background(), s.timeout)

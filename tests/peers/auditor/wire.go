@@ -2,12 +2,14 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -40,6 +42,15 @@ type flip struct {
 	// offset is the byte; -1: the one in the middle.
 	offset int
 	count  atomic.Uint64
+}
+
+// connect makes all connections to this address, whatever the URL's host says: the log is asked by its own name, which no
+// name server knows.
+func (w *wire) connect(address string) {
+	dialer := &net.Dialer{Timeout: 10 * time.Second}
+	w.transport.DialContext = func(ctx context.Context, network, _ string) (net.Conn, error) {
+		return dialer.DialContext(ctx, network, address)
+	}
 }
 
 func newWire(rawURL, caFile, flipped string) (*wire, error) {
