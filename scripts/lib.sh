@@ -118,6 +118,10 @@ roles = [$2]
 RULE
         shift 2
     done
+    write_registry
+}
+
+write_registry() { # the configuration of the registry
     cat >"$work/registry.yml" <<REGISTRY
 version: 0.1
 log: {level: error}

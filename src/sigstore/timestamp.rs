@@ -2,8 +2,10 @@
 //!
 //! A request is DER (`application/timestamp-query`), at most 4,096 bytes. A granted one is answered 201 as upstream does
 //! (clients take 200 and 201). A refused one is answered 400 with a `TimeStampResp` all the same, whose status is
-//! *rejection* and whose text says why (RFC 3161 section 2.4.2): clients of both manners understand it. The JSON form that
-//! upstream also has is not spoken here; no client that we know sends it.
+//! *rejection* and whose text says why (RFC 3161 section 2.4.2): clients of both manners understand it.
+//!
+//! The form that upstream has in JSON (`application/json`) is spoken too, see `query`: `sigstore-js` sends nothing else.
+//! It gets the same `TimeStampResp` when it is granted, and JSON when it is refused.
 
 use std::{net::SocketAddr, sync::Arc, time::Instant};
 
@@ -26,9 +28,12 @@ use super::{
 };
 use crate::keys::{KeyError, Keyring};
 
+mod query;
+
 /// What is read of a request, in bytes: more than may be in one, so that it can be said what is wrong.
 const BODY: usize = 64 * 1024;
 const QUERY: &str = "application/timestamp-query";
+const JSON: &str = "application/json";
 const REPLY: &str = "application/timestamp-reply";
 
 /// The face.
@@ -43,6 +48,11 @@ impl TimestampFace {
     /// Stamps with the time-stamp key of `keyring`, for each address as often as `limiter` allows.
     pub fn new(keyring: Arc<Keyring>, limiter: Arc<Limiter>, clock: fn() -> Timestamp) -> Self {
         Self { keyring, limiter, clock }
+    }
+
+    /// A whole response to a request in DER.
+    fn grant(&self, query: &[u8]) -> Result<Vec<u8>, KeyError> {
+        self.keyring.stamp_request(query, (self.clock)())
     }
 
     /// Its routes.
@@ -67,19 +77,31 @@ async fn stamp(
         return Refusal::too_many(wait).into_response();
     }
     let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-    if !kind.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case(QUERY)) {
-        let problem = format!("a request in DER with content-type {QUERY} is wanted\n");
-        return (StatusCode::UNSUPPORTED_MEDIA_TYPE, problem).into_response();
+    let kind = kind.split(';').next().unwrap_or_default().trim();
+    if kind.eq_ignore_ascii_case(QUERY) {
+        return match face.grant(&body) {
+            Err(KeyError::Request(refused)) => match refused.reply() {
+                Ok(reply) => (StatusCode::BAD_REQUEST, [(CONTENT_TYPE, REPLY)], reply).into_response(),
+                Err(error) => Refusal::internal(&error).into_response(),
+            },
+            answered => granted(answered).unwrap_or_else(IntoResponse::into_response),
+        };
     }
-    let (status, reply) = match face.keyring.stamp_request(&body, (face.clock)()) {
-        Ok(granted) => (StatusCode::CREATED, granted),
-        Err(KeyError::Request(refused)) => match refused.reply() {
-            Ok(reply) => (StatusCode::BAD_REQUEST, reply),
-            Err(error) => return Refusal::internal(&error).into_response(),
-        },
-        Err(error) => return Refusal::internal(&error).into_response(),
-    };
-    (status, [(CONTENT_TYPE, REPLY)], reply).into_response()
+    if kind.eq_ignore_ascii_case(JSON) {
+        let answered = query::to_der(&body).and_then(|query| granted(face.grant(&query)));
+        return answered.unwrap_or_else(IntoResponse::into_response);
+    }
+    let problem = format!("a request in DER with content-type {QUERY} is wanted, or one in JSON with {JSON}\n");
+    (StatusCode::UNSUPPORTED_MEDIA_TYPE, problem).into_response()
+}
+
+/// The answer to a granted request, or a refusal in JSON.
+fn granted(answered: Result<Vec<u8>, KeyError>) -> Result<Response, Refusal> {
+    match answered {
+        Ok(reply) => Ok((StatusCode::CREATED, [(CONTENT_TYPE, REPLY)], reply).into_response()),
+        Err(KeyError::Request(refused)) => Err(Refusal::invalid(refused.to_string())),
+        Err(error) => Err(Refusal::internal(&error)),
+    }
 }
 
 async fn chain(State(face): State<TimestampFace>) -> Response {

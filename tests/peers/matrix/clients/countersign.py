@@ -1,0 +1,50 @@
+"""Countersign's own command: signs through its API, verifies offline, and images also by asking the service."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from clients import Client, Place, identity_or_key, verdict
+from model import Identity, Kind, NotPossible, Sample, SigningFailed, Verdict
+from process import Ran, run
+from tokens import PIPELINE
+
+
+class Countersign(Client):
+    name = "countersign"
+
+    def __init__(self, place: Place, binary: Path) -> None:
+        super().__init__(place)
+        self.binary = binary
+
+    def run(self, identity: Identity, *arguments: object) -> Ran:
+        """Runs the command with a token for that identity."""
+        env = self.place.environment(
+            COUNTERSIGN_SERVER=self.place.url,
+            COUNTERSIGN_CA_FILE=str(self.place.authority),
+            COUNTERSIGN_TOKEN_FILE=str(self.place.issuer.token_file(identity)),
+        )
+        return run([self.binary, *arguments], env)
+
+    def sign(self, sample: Sample) -> None:
+        if not isinstance(sample.credential, Identity):
+            raise NotPossible("signs with keys of the service, not with those of callers")
+        signed = ["attest", "--type", sample.kind.predicate_type, "--predicate", self.place.predicate]
+        if sample.kind in (Kind.FILE, Kind.IMAGE):
+            signed = ["sign"]
+        attach = ["--attach"] if sample.kind.is_image else []
+        ran = self.run(sample.credential, *signed, *attach, "--bundle", sample.bundle, sample.image or sample.artifact)
+        if ran.code != 0:
+            raise SigningFailed(ran.said)
+
+    def verify(self, sample: Sample, credential: object) -> list[Verdict]:
+        subject = sample.digest if sample.kind.is_image else sample.artifact
+        kind = ["--predicate-type", sample.kind.predicate_type]
+        who = identity_or_key(credential, "--certificate-identity", "--certificate-oidc-issuer", "--key")
+        files = ["--bundle", sample.bundle, "--trusted-root", self.place.trusted_root]
+        verdicts = [verdict(self.run(PIPELINE, "verify", *files, *who, *kind, subject), "offline")]
+        # A changed bundle in a registry is nothing to the service where it signed itself: it knows that from its log.
+        knows = bool(sample.changed) and sample.signer == self.name
+        if sample.kind.is_image and isinstance(credential, Identity) and not knows:
+            verdicts.append(verdict(self.run(PIPELINE, "verify", *who, *kind, sample.image), "service"))
+        return verdicts
