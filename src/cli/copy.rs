@@ -29,10 +29,11 @@ const TICK: Duration = Duration::from_millis(200);
 
 /// Copy an image with all its evidence to another registry: promotion.
 ///
-/// The image goes over as it is, every platform of it, then everything that refers to it or to one of its platforms
-/// (signatures, provenance, SBOMs, and what refers to those), then cosign's legacy tags, and the tag last: by tag nothing
-/// is visible at the destination that lacks its evidence. Digests stay, so signatures stay good. Asked again, it sends
-/// only what is missing. The service is not asked, and nothing is verified here: see `countersign verify`.
+/// The image goes over as it is, with every platform (an index without one of them would have another digest, and no
+/// signature is about that), then everything that refers to it or to one of its platforms
+/// (signatures, provenance, SBOMs, and what refers to those), then cosign's legacy tags, and the tag last: by tag
+/// nothing is visible at the destination that lacks its evidence. Digests stay, so signatures stay good. Asked again, it
+/// sends only what is missing. The service is not asked, and nothing is verified here: see `countersign verify`.
 ///
 /// Both registries are asked directly, with the credentials of docker's config.json and the [registry] settings of the
 /// configuration.
@@ -51,10 +52,6 @@ pub struct Args {
     /// Where it goes. Without a tag it gets that of SRC; where SRC has a digest alone, no tag is set.
     #[arg(value_name = "DST")]
     target: String,
-    /// Copy the platforms of an index. Always so: an index without one of its platforms has another digest, and no
-    /// signature is about that.
-    #[arg(long, default_value_t = true, hide = true)]
-    all_platforms: bool,
     /// Copy cosign's legacy tags (.sig, .att, .sbom) too; --include-legacy=false leaves them.
     #[arg(long, value_name = "BOOL", default_value_t = true, default_missing_value = "true", num_args = 0..=1,
         require_equals = true, action = clap::ArgAction::Set)]

@@ -32,7 +32,7 @@ use super::{
 use crate::model::{Digest, ImageName, limits};
 
 /// Writes of a fallback tag before we give up, as a count; others then write faster than we can.
-const WRITES: u32 = 32;
+const WRITES: u32 = 24;
 /// Readings of a fallback tag before we give up, as a count.
 const LOOKS: u32 = 160;
 /// The shortest and the longest time between two readings.
@@ -114,7 +114,7 @@ impl Tag<'_> {
             if writes > 0 && !rested {
                 tracing::debug!(name = %self.name, %tag, writes, "another writer undid entries in the fallback tag");
                 rested = true;
-                self.sleep(pause(writes.min(4))).await?;
+                self.sleep(pause(writes.min(3))).await?;
                 continue;
             }
             if writes >= WRITES {
