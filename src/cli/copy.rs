@@ -86,7 +86,9 @@ impl Wish {
         if let (Some(wanted), Some(given)) = (target.digest, source.digest)
             && wanted != given
         {
-            return Err(format!("DST names the digest {wanted} and SRC {given}: a copy has the digest of what it is of"));
+            return Err(format!(
+                "DST names the digest {wanted} and SRC {given}: a copy has the digest of what it is of"
+            ));
         }
         Ok(Self { source, target, tag })
     }

@@ -130,7 +130,8 @@ struct Stamp {
 impl Legacy {
     /// What this is known by: a digest over the layer's bytes and annotations.
     pub fn digest(&self) -> Digest {
-        let all = json!([self.kind.media_type(), self.layer, Digest::of(&self.payload), self.annotations, self.problem]);
+        let all =
+            json!([self.kind.media_type(), self.layer, Digest::of(&self.payload), self.annotations, self.problem]);
         Digest::of(all.to_string().as_bytes())
     }
 
@@ -145,9 +146,11 @@ impl Legacy {
     fn annotation(&self, name: &str) -> Result<Option<&str>, Rejection> {
         let found = self.annotations.get(name).map(|text| text.trim()).filter(|text| !text.is_empty());
         match found {
-            Some(text) if text.len() > limits::LEGACY => {
-                Err(self.refused(format!("whose annotation {name} has {} bytes (at most {})", text.len(), limits::LEGACY)))
-            }
+            Some(text) if text.len() > limits::LEGACY => Err(self.refused(format!(
+                "whose annotation {name} has {} bytes (at most {})",
+                text.len(),
+                limits::LEGACY
+            ))),
             found => Ok(found),
         }
     }
@@ -169,7 +172,8 @@ impl Legacy {
             let shown: String = kind.chars().take(limits::NAME).collect();
             return Err(wrong(format!("it calls itself {shown:?}")));
         }
-        let digest = image.docker_manifest_digest.parse().map_err(|source| wrong(format!("its digest: {source}")))?;
+        let digest = image.docker_manifest_digest.parse::<Digest>();
+        let digest = digest.map_err(|source| wrong(format!("its digest: {source}")))?;
         Ok(Claim { digest, name: identity.map(|identity| identity.docker_reference).unwrap_or_default() })
     }
 
@@ -230,8 +234,8 @@ impl Legacy {
         let RekorBundle { signed_entry_timestamp, payload } = self.parsed(ENTRY, text)?;
         let wrong = |problem: String| self.refused(format!("whose log entry cannot be read: {problem}"));
         let body = CanonicalizedBody::from_base64(&payload.body).map_err(|source| wrong(source.to_string()))?;
-        let promise = SignedTimestamp::from_base64(&signed_entry_timestamp)
-            .map_err(|source| wrong(source.to_string()))?;
+        let promise =
+            SignedTimestamp::from_base64(&signed_entry_timestamp).map_err(|source| wrong(source.to_string()))?;
         let id = Digest::from_hex(&payload.log_id).map_err(|source| wrong(format!("its log id: {source}")))?;
         let index = LogIndex::new(payload.log_index).map_err(|source| wrong(source.to_string()))?;
         let time = Timestamp::from_second(payload.integrated_time).map_err(|source| wrong(source.to_string()))?;

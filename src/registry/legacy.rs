@@ -16,8 +16,9 @@ use super::{
     transport::Transport,
 };
 use crate::model::{
-    Digest, ImageName, limits,
+    Digest, ImageName,
     legacy::{Kind, Legacy},
+    limits,
 };
 
 /// The suffixes of the layout's tags. `.sbom` holds bare documents that nobody signed: copied, never read as evidence.

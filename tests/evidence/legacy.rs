@@ -261,8 +261,11 @@ async fn each_flaw_has_its_refusal() {
         ("two signatures", edit(&attestation, &|layer| layer.payload = two.to_string().into_bytes()), "exactly one"),
         ("envelope", edit(&attestation, &|layer| layer.payload = b"{}".to_vec()), "whose envelope cannot be read"),
         ("statement about another", signer.attestation(&test_result(Digest::of(b"another"))), ""),
-        ("unreadable", edit(&good, &|layer| layer.problem = Some("whose payload is gone".to_owned())),
-            "legacy signature whose payload is gone"),
+        (
+            "unreadable",
+            edit(&good, &|layer| layer.problem = Some("whose payload is gone".to_owned())),
+            "legacy signature whose payload is gone",
+        ),
     ];
     for (case, layer, problem) in cases {
         let rejection = verify(&layer).map(|verified| panic!("{case}: {verified:?}")).unwrap_err();
@@ -311,7 +314,9 @@ async fn unreadable_layers_are_told_and_lists_are_bounded() {
     let evidence = world.gather(&world.evidence(0, 0), digest, at(0), soon()).await;
     assert_eq!((evidence.statements.len(), evidence.gap()), (1, None));
     let reasons: Vec<String> = evidence.rejected.iter().map(|rejected| rejected.reason.to_string()).collect();
-    for (reason, wanted) in reasons.iter().zip(["whose payload is not in the registry", "bytes (at most", "of the type"]) {
+    for (reason, wanted) in
+        reasons.iter().zip(["whose payload is not in the registry", "bytes (at most", "of the type"])
+    {
         assert!(reason.starts_with("legacy signature") && reason.contains(wanted), "{reasons:?}");
     }
     assert_eq!(reasons.len(), 3);

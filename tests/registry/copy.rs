@@ -227,7 +227,9 @@ async fn blobs_may_come_from_elsewhere() {
 /// What is missing of the evidence is named, the rest goes over, and the tag is not set.
 #[tokio::test]
 async fn evidence_that_cannot_be_copied_keeps_the_tag_away() {
-    for case in ["blob gone", "wrong bytes at the fallback tag", "another legacy signature", "dangling", "not asked for"] {
+    for case in
+        ["blob gone", "wrong bytes at the fallback tag", "another legacy signature", "dangling", "not asked for"]
+    {
         let (source, target) = (FakeRegistry::start().await, FakeRegistry::start().await);
         source.set(Knob::Referrers(Referrers::Missing));
         target.set(Knob::Referrers(Referrers::Missing));
@@ -336,8 +338,11 @@ async fn foreign_layers_stay_where_they_are() {
 /// From one real registry to another: by the command, with a layer of some size; then read by a foreign client.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_command_promotes_between_real_registries() {
-    let (Some(mut source), Some(target)) = (DockerRegistry::start().await, DockerRegistry::start().await) else { return };
-    let large: Vec<u8> = (0..4_000_000_u32).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).step_by(3).collect();
+    let (Some(mut source), Some(target)) = (DockerRegistry::start().await, DockerRegistry::start().await) else {
+        return;
+    };
+    let large: Vec<u8> =
+        (0..4_000_000_u32).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).step_by(3).collect();
     let amd = source.push_image(REPO, "amd", &[b"shared", &large]).await;
     let arm = source.push_image(REPO, "arm", &[b"shared", b"arm"]).await;
     let entry = async |digest: Digest, architecture: &str| {

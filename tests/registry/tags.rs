@@ -145,7 +145,9 @@ async fn descriptors_with_wrong_or_missing_types_are_looked_up() {
     let (registry, image) = (client(&fake), name(&fake.host()));
     let attached = registry.attach(&image, &subject, BUNDLE, SIGN, now(), soon()).await.unwrap();
     let size = fake.manifest(REPO, &attached.to_string()).unwrap().len();
-    for artifact_type in [json!(null), json!("application/vnd.oci.empty.v1+json"), json!(""), json!("application/spdx+json")] {
+    for artifact_type in
+        [json!(null), json!("application/vnd.oci.empty.v1+json"), json!(""), json!("application/spdx+json")]
+    {
         let mut entry = json!({"mediaType": IMAGE_TYPE, "digest": attached, "size": size});
         if !artifact_type.is_null() {
             entry["artifactType"] = artifact_type.clone();
@@ -166,7 +168,8 @@ async fn what_is_no_index_is_refused_by_name() {
         .collect();
     let huge = format!("{{\"schemaVersion\":2,\"manifests\":[]{}}}", " ".repeat(limits::MANIFEST));
     let index = |entries: &[Value]| json!({"schemaVersion": 2, "manifests": entries}).to_string();
-    let image = json!({"schemaVersion": 2, "config": {"digest": Digest::of(b"c"), "size": 1}, "layers": []}).to_string();
+    let image =
+        json!({"schemaVersion": 2, "config": {"digest": Digest::of(b"c"), "size": 1}, "layers": []}).to_string();
     let cases = [
         ("an image", IMAGE_TYPE, image.clone(), "is not an index", "is not an index"),
         ("an image that says index", INDEX_TYPE, image, "not what its media type says", "not what its media type says"),

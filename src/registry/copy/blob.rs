@@ -253,7 +253,8 @@ impl Flow {
         let wrong = |registry: &str, detail: String| RegistryError::malformed(registry, detail);
         while let Some(hasher) = &mut self.hasher {
             let chunk = self.response.chunk().await.map_err(|error| {
-                RegistryError::unavailable(&self.pipe.registry, format!("blob {digest} broke off: {error}"))
+                let detail = format!("blob {digest} broke off: {}", error.without_url());
+                RegistryError::unavailable(&self.pipe.registry, detail)
             })?;
             let Some(chunk) = chunk else {
                 let hasher = self.hasher.take().unwrap_or_default();

@@ -66,8 +66,8 @@ impl Transport {
             return Ok(made);
         }
         let settings = Settings { read_timeout_ms: LONGEST_UPLOAD_MS, ..self.settings.clone() };
-        let made = client(&settings, &self.plain_http)
-            .map_err(|detail| RegistryError::unavailable("(settings)", detail))?;
+        let made =
+            client(&settings, &self.plain_http).map_err(|detail| RegistryError::unavailable("(settings)", detail))?;
         Ok(self.uploads.get_or_init(|| made))
     }
 }
