@@ -32,8 +32,8 @@ const CERTIFICATE: &str = "dev.sigstore.cosign/certificate";
 const CHAIN: &str = "dev.sigstore.cosign/chain";
 const ENTRY: &str = "dev.sigstore.cosign/bundle";
 const TIMESTAMP: &str = "dev.sigstore.cosign/rfc3161timestamp";
-/// What a simple signing document calls itself: cosign 1 and 2, and cosign 3 when it writes the old layout.
-const DOCUMENT_TYPES: [&str; 2] = ["cosign container image signature", "https://sigstore.dev/cosign/sign/v1"];
+/// What a simple signing document calls itself.
+const DOCUMENT_TYPE: &str = "cosign container image signature";
 
 /// What a layer holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -168,7 +168,7 @@ impl Legacy {
         check_json_depth(&self.payload, limits::JSON_DEPTH).map_err(|source| wrong(source.to_string()))?;
         let document: Document = serde_json::from_slice(&self.payload).map_err(|source| wrong(source.to_string()))?;
         let Critical { identity, image, kind } = document.critical;
-        if !DOCUMENT_TYPES.contains(&kind.as_str()) {
+        if kind != DOCUMENT_TYPE {
             let shown: String = kind.chars().take(limits::NAME).collect();
             return Err(wrong(format!("it calls itself {shown:?}")));
         }

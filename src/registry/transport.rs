@@ -23,7 +23,7 @@ use tokio::time::timeout_at;
 
 use super::{
     RegistryError, Settings,
-    auth::{self, Access, Tokens},
+    auth::{self, Access, Scope, Tokens},
     credentials,
     host::{Admission, Host},
 };
@@ -81,6 +81,7 @@ pub(super) struct Call<'a> {
     method: Method,
     target: Target,
     access: Access,
+    beside: Option<String>,
     headers: Vec<(HeaderName, HeaderValue)>,
     body: Bytes,
     most: usize,
@@ -104,6 +105,7 @@ impl<'a> Call<'a> {
             method,
             target: Target::Path(path.into()),
             access: Access::Pull,
+            beside: None,
             headers: Vec::new(),
             body: Bytes::new(),
             most: limits::MANIFEST,
@@ -132,6 +134,15 @@ impl<'a> Call<'a> {
 
     pub(super) fn pushing(self) -> Self {
         Self { access: Access::Push, ..self }
+    }
+
+    /// The request also reads from another repository of the registry.
+    pub(super) fn beside(self, repository: &str) -> Self {
+        Self { beside: Some(repository.to_owned()), ..self }
+    }
+
+    fn scope(&self) -> Scope {
+        Scope { name: self.name.clone(), access: self.access, beside: self.beside.clone() }
     }
 
     pub(super) fn body(self, content_type: &'static str, body: Bytes) -> Self {
@@ -270,8 +281,9 @@ impl Transport {
     /// Sends once, and once more with authorization when there is a challenge.
     async fn ask(&self, host: &Host, call: &Call<'_>) -> Result<Answer, RegistryError> {
         let (url, ours) = self.address(call)?;
+        let scope = call.scope();
         let mut authorization = match host.challenge().filter(|_| ours) {
-            Some(challenge) => self.tokens.authorize(self, call.name, call.access, &challenge).await?,
+            Some(challenge) => self.tokens.authorize(self, &scope, &challenge).await?,
             None => None,
         };
         let mut renewed = false;
@@ -297,9 +309,9 @@ impl Transport {
             };
             host.set_challenge(&challenge);
             if authorization.is_some() {
-                self.tokens.forget(call.name, call.access).await;
+                self.tokens.forget(&scope).await;
             }
-            authorization = self.tokens.authorize(self, call.name, call.access, &challenge).await?;
+            authorization = self.tokens.authorize(self, &scope, &challenge).await?;
             if authorization.is_none() {
                 return Err(refused(host, &answer, false));
             }

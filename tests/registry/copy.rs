@@ -164,6 +164,21 @@ async fn within_one_registry_blobs_are_mounted() {
     assert_eq!((copied.blobs_mounted, copied.blobs_sent, copied.tagged), (0, 7, true));
 }
 
+/// A token for the destination alone could not read the source.
+#[tokio::test]
+async fn a_mount_is_asked_with_a_token_for_both_repositories() {
+    let fake = FakeRegistry::start().await;
+    let there = furnish(&fake).await;
+    fake.set(Knob::Tokens { lifetime_seconds: 60, account: None });
+    let registry = client(&fake);
+    let copied = copy(&registry, &order(&fake.host(), there.index, &fake.host())).await.unwrap();
+    assert_eq!((copied.blobs_mounted, copied.tagged), (7, true));
+    let tokens = fake.requests().into_iter().filter(|seen| seen.path.starts_with("/token")).map(|seen| seen.path);
+    let scopes: Vec<String> = tokens.filter(|path| path.matches("scope=").count() == 2).collect();
+    let (own, beside) = ("repository%3Aproduction%2Fapp%3Apull%2Cpush", "repository%3Ateam%2Fapp%3Apull");
+    assert!(scopes.len() == 1 && scopes[0].contains(own) && scopes[0].contains(beside), "{scopes:?}");
+}
+
 /// A registry's faults, and what comes of them. In no case is something tagged that is not whole.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_fault_is_overcome_or_named() {

@@ -125,7 +125,12 @@ impl Job<'_> {
     async fn mount(&self, digest: &Digest) -> Result<Mount, RegistryError> {
         let (from, to) = (&self.order.from, &self.order.to);
         let path = format!("blobs/uploads/?mount={digest}&from={}", from.repository);
-        let answer = self.http.send(push::to(to, Method::POST, path, self.deadline)).await?;
+        let call = push::to(to, Method::POST, path, self.deadline).beside(&from.repository);
+        let answer = match self.http.send(call).await {
+            // Whoever may not mount may still send.
+            Err(RegistryError::Unauthorized { .. }) => return Ok(Mount::Refused),
+            answer => answer?,
+        };
         match answer.status {
             StatusCode::CREATED => Ok(Mount::Done),
             StatusCode::ACCEPTED => Ok(Mount::Session(push::session(self.http, to, digest, &answer)?)),

@@ -27,8 +27,9 @@ impl Transport {
             return Err(RegistryError::Throttled { registry: registry.clone(), retry_after: Some(wait) });
         }
         let (url, ours) = self.address(&call)?;
+        let scope = call.scope();
         let authorization = match host.challenge().filter(|_| ours) {
-            Some(challenge) => self.tokens.authorize(self, call.name, call.access, &challenge).await?,
+            Some(challenge) => self.tokens.authorize(self, &scope, &challenge).await?,
             None => None,
         };
         let mut request = self.uploads()?.request(call.method.clone(), url).body(body);
@@ -47,7 +48,7 @@ impl Transport {
         match answer {
             Ok(answer) if answer.status == StatusCode::UNAUTHORIZED || answer.status == StatusCode::FORBIDDEN => {
                 // The next attempt brings a new token.
-                self.tokens.forget(call.name, call.access).await;
+                self.tokens.forget(&scope).await;
                 Err(refused(&host, &answer, authorization.is_some()))
             }
             Err(RegistryError::Throttled { registry, retry_after }) => {
