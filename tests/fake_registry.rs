@@ -120,6 +120,8 @@ pub enum Knob {
     LoseUploads(usize),
     /// Blobs are not taken over from other repositories.
     RefuseMounts(bool),
+    /// The next so many manifests are refused because of a blob that is there: its storage is behind.
+    Behind(usize),
     /// A manifest is refused while something that it names is not there.
     Strict(bool),
     /// Blobs have other bytes than their digest says, as many as they should.
@@ -218,6 +220,7 @@ impl FakeRegistry {
             Knob::DawdleTagWrites(most) => state.dawdle = most,
             Knob::LoseUploads(times) => state.lose_uploads = times,
             Knob::RefuseMounts(on) => state.refuse_mounts = on,
+            Knob::Behind(times) => state.behind = times,
             Knob::Strict(on) => state.strict = on,
             Knob::WrongBlobs(on) => state.wrong_blobs = on,
             Knob::IdentityToken(token) => state.identity_token = Some(token),

@@ -8,9 +8,15 @@ use serde_json::Value;
 
 use super::{
     RegistryError,
-    transport::{Answer, Call, Transport},
+    transport::{Answer, Call, Transport, pause},
 };
 use crate::model::{Digest, ImageName, limits};
+
+/// How often a manifest is sent to a registry whose storage is behind, as a count.
+const ATTEMPTS: u32 = 5;
+/// What a registry says while its storage is behind, or while somebody else uploads a blob that the manifest names
+/// (distribution 2.8 on a file system then reads a link that is half written).
+const BEHIND: [&str; 4] = ["DIGEST_INVALID", "MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN", "MANIFEST_UNKNOWN"];
 
 /// A request that writes.
 pub(super) fn to(name: &ImageName, method: Method, path: impl Into<String>, deadline: Instant) -> Call<'_> {
@@ -82,19 +88,27 @@ pub(super) async fn blob(
     Err(RegistryError::unavailable(&name.registry, "its upload sessions vanish"))
 }
 
-/// Sends a manifest; `reference` is for the words of a refusal.
+/// Sends a manifest, whose digest and parts are known to be right; `reference` is for the words of a refusal.
 pub(super) async fn manifest(
     http: &Transport,
     name: &ImageName,
     reference: &str,
     call: Call<'_>,
 ) -> Result<Answer, RegistryError> {
-    let answer = http.send(call).await?;
-    if answer.status != StatusCode::CREATED {
-        let what = format!("the manifest {reference}: {}", message(&answer.body));
-        return Err(answer.unexpected(&name.registry, &what));
+    let mut attempt = 1;
+    loop {
+        let answer = http.send(call.clone()).await?;
+        if answer.status == StatusCode::CREATED {
+            return Ok(answer);
+        }
+        let message = message(&answer.body);
+        if attempt >= ATTEMPTS || !BEHIND.iter().any(|code| message.starts_with(code)) {
+            return Err(answer.unexpected(&name.registry, &format!("the manifest {reference}: {message}")));
+        }
+        tracing::debug!(%name, reference, attempt, message, "sending the manifest again");
+        tokio::time::sleep(pause(attempt)).await;
+        attempt += 1;
     }
-    Ok(answer)
 }
 
 /// The first error code and message of a registry's refusal, cut short.

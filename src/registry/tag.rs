@@ -35,9 +35,10 @@ use crate::model::{Digest, ImageName, limits};
 const WRITES: u32 = 24;
 /// Readings of a fallback tag before we give up, as a count.
 const LOOKS: u32 = 160;
-/// The shortest and the longest time between two readings.
-const SHORTEST_REST: Duration = Duration::from_millis(20);
-const LONGEST_REST: Duration = Duration::from_secs(1);
+/// Half of it is the shortest time between two readings: a writer across the world dawdles about as long.
+const SHORTEST_REST: Duration = Duration::from_millis(500);
+/// The longest time between two readings.
+const LONGEST_REST: Duration = Duration::from_secs(2);
 /// Locks for tags, as a count; two tags may share one.
 const LOCKS: usize = 64;
 
@@ -107,7 +108,7 @@ impl Tag<'_> {
                     return Ok(());
                 }
                 last = index.digest;
-                self.sleep(half_random(pace * 4).clamp(SHORTEST_REST, LONGEST_REST)).await?;
+                self.sleep(half_random((pace * 4).clamp(SHORTEST_REST, LONGEST_REST))).await?;
                 continue;
             }
             last = None;

@@ -52,6 +52,7 @@ pub(super) struct State {
     pub(super) dawdle: Duration,
     pub(super) lose_uploads: usize,
     pub(super) refuse_mounts: bool,
+    pub(super) behind: usize,
     pub(super) strict: bool,
     pub(super) wrong_blobs: bool,
     pub(super) identity_token: Option<String>,
@@ -95,6 +96,7 @@ impl State {
             dawdle: Duration::ZERO,
             lose_uploads: 0,
             refuse_mounts: false,
+            behind: 0,
             strict: false,
             wrong_blobs: false,
             identity_token: None,
@@ -322,6 +324,10 @@ impl State {
         };
         let digest = Digest::of(bytes).to_string();
         if reference.starts_with("sha256:") && reference != digest {
+            return answer(400, &[], error_json("DIGEST_INVALID"));
+        }
+        if let Some(left) = self.behind.checked_sub(1) {
+            self.behind = left;
             return answer(400, &[], error_json("DIGEST_INVALID"));
         }
         if self.strict && self.lacks(repo, &manifest).is_some() {

@@ -188,6 +188,8 @@ async fn each_fault_is_overcome_or_named() {
         ("throttled at the source", vec![slow_down()], vec![], None),
         ("throttled at the destination", vec![], vec![slow_down()], None),
         ("errors at the destination", vec![], vec![Knob::ServerErrors(2)], None),
+        ("storage that is behind", vec![], vec![Knob::Behind(3)], None),
+        ("storage that stays behind", vec![], vec![Knob::Behind(usize::MAX)], Some("Unavailable")),
         ("lost upload sessions", vec![], vec![Knob::LoseUploads(3)], None),
         ("sessions that are always lost", vec![], vec![Knob::LoseUploads(usize::MAX)], Some("Unavailable")),
         ("truncated bodies", vec![Knob::Truncated(true)], vec![], Some("Unavailable")),
