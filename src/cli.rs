@@ -9,6 +9,7 @@ pub mod bench;
 mod bench_loads;
 mod bench_log;
 pub mod client;
+pub mod copy;
 pub mod deployment;
 pub mod doctor;
 pub mod health;
@@ -131,6 +132,8 @@ pub enum Command {
     Attest(attest::Args),
     /// Verify a bundle offline, or an image.
     Verify(verify::Args),
+    /// Copy an image with all its evidence to another registry.
+    Copy(copy::Args),
     /// Read and audit the transparency log.
     Log(log::Args),
     /// Ask whether manifests would be admitted.
@@ -183,6 +186,7 @@ async fn dispatch(command: Command, global: &Global) -> anyhow::Result<ExitCode>
         Command::Sign(args) => Box::pin(sign::run(args, global)).await,
         Command::Attest(args) => Box::pin(attest::run(args, global)).await,
         Command::Verify(args) => Box::pin(verify::run(args, global)).await,
+        Command::Copy(args) => Box::pin(copy::run(args, global)).await,
         Command::Log(args) => Box::pin(log::run(args, global)).await,
         Command::Admit(args) => Box::pin(admit::run(args, global)).await,
         Command::Rollback(args) => Box::pin(rollback::run(args, global)).await,

@@ -9,6 +9,10 @@
 //! A source that cannot be read never fails a request: it is written down as a gap, and the judge makes of it
 //! `Unknown`. Our own log not being readable does fail it, as then nothing here can be trusted to be whole.
 //!
+//! A registry is read in this order, and no further than needed: its referrers API, the fallback tag where that gives
+//! nothing, and cosign's legacy tags (`.sig`, `.att`) where nothing found so far is proven under any of the roots. The last
+//! step costs one more round trip (two requests at once) for an image without usable evidence, and nothing for others.
+//!
 //! Not here: which signers are welcome (policy), reading the registry (adapter).
 
 use std::{
@@ -26,7 +30,7 @@ use crate::{
     log::{Log, LogError, Logs, View},
     model::{
         Digest, Evidence, ImageName, ImageRef, LogRef, Outcome, Rejection, Source, Subject, TrustedRoot, Verified,
-        evidence::Rejected, limits, predicate, verify,
+        evidence::Rejected, legacy::Legacy, limits, predicate, verify,
     },
     registry::{Registry, RegistryError},
 };
@@ -95,7 +99,41 @@ struct Counts {
 #[derive(Clone)]
 struct Listing {
     fetched_at: Timestamp,
-    bundles: Arc<Vec<Vec<u8>>>,
+    found: Arc<Vec<Found>>,
+}
+
+/// One thing that a registry has about a digest.
+#[derive(Clone)]
+enum Found {
+    Bundle(Arc<Vec<u8>>),
+    Legacy(Arc<Legacy>),
+}
+
+impl Found {
+    fn digest(&self) -> Digest {
+        match self {
+            Self::Bundle(bundle) => Digest::of(bundle),
+            Self::Legacy(legacy) => legacy.digest(),
+        }
+    }
+
+    fn verify(&self, digest: &Digest, root: &TrustedRoot) -> Result<Verified, Rejection> {
+        match self {
+            Self::Bundle(bundle) => verify::verify(bundle, digest, root),
+            Self::Legacy(legacy) => verify::verify_legacy(legacy, digest, root),
+        }
+    }
+
+    /// About what it takes in memory, in bytes.
+    fn weight(&self) -> usize {
+        match self {
+            Self::Bundle(bundle) => bundle.len(),
+            Self::Legacy(legacy) => {
+                let annotations = legacy.annotations.iter().map(|(name, text)| name.len().saturating_add(text.len()));
+                annotations.fold(legacy.payload.len(), usize::saturating_add)
+            }
+        }
+    }
 }
 
 /// Whom we believe: our own root first, then whoever else is trusted. Clones are the same list.
@@ -160,7 +198,7 @@ impl EvidenceService {
     /// A service over our logs and registries. `roots` must hold our own root first; others are whoever else is trusted.
     pub fn new(logs: impl Into<Logs>, registry: Registry, roots: impl Into<Roots>, settings: &Settings) -> Self {
         let weigh = |_key: &(ImageName, Digest), listing: &Listing| {
-            let bytes: usize = listing.bundles.iter().map(Vec::len).sum();
+            let bytes = listing.found.iter().map(Found::weight).fold(0, usize::saturating_add);
             u32::try_from(bytes.saturating_add(256)).unwrap_or(u32::MAX)
         };
         Self {
@@ -332,12 +370,7 @@ impl EvidenceService {
         match self.listing(name, &evidence.digest, now, deadline).await {
             Ok(listing) => {
                 evidence.sources.push((Source::Registry, Outcome::Complete(listing.fetched_at)));
-                let (service, digest) = (self.clone(), evidence.digest);
-                let facts = tokio::task::spawn_blocking(move || {
-                    listing.bundles.iter().map(|bundle| service.fact(bundle, &digest)).collect::<Vec<_>>()
-                })
-                .await
-                .map_err(|_lost| EvidenceError::Interrupted)?;
+                let facts = self.facts(&listing.found, &evidence.digest).await.ok_or(EvidenceError::Interrupted)?;
                 for (bundle, fact) in facts {
                     match fact {
                         Ok(verified) => add_once(&mut evidence.statements, verified),
@@ -381,11 +414,8 @@ impl EvidenceService {
         deadline: Instant,
     ) -> Result<Listing, RegistryError> {
         let fetch = async {
-            let bundles = match self.registry.bundles(&key.0, &key.1, deadline).await {
-                Err(RegistryError::NotFound(_)) => Vec::new(),
-                other => other?,
-            };
-            let listing = Listing { fetched_at: now, bundles: Arc::new(bundles) };
+            let found = Arc::new(self.found(key, deadline).await?);
+            let listing = Listing { fetched_at: now, found };
             self.last_good.insert(key.clone(), listing.clone());
             Ok::<_, RegistryError>(listing)
         };
@@ -394,15 +424,40 @@ impl EvidenceService {
         entry.map(moka::Entry::into_value).map_err(|error| RegistryError::clone(&error))
     }
 
-    /// What a bundle proves about `digest`: under our own root, else under another.
-    fn fact(&self, bundle: &[u8], digest: &Digest) -> (Digest, Fact) {
-        let id = Digest::of(bundle);
+    /// What a registry has: bundles, and legacy signatures where none of these is proven.
+    async fn found(&self, key: &(ImageName, Digest), deadline: Instant) -> Result<Vec<Found>, RegistryError> {
+        let (name, digest) = key;
+        let bundles = match self.registry.bundles(name, digest, deadline).await {
+            Err(RegistryError::NotFound(_)) => Vec::new(),
+            other => other?,
+        };
+        let mut found: Vec<Found> = bundles.into_iter().map(|bundle| Found::Bundle(Arc::new(bundle))).collect();
+        let facts = self.facts(&found, digest).await.unwrap_or_default();
+        if !facts.iter().any(|(_, fact)| fact.is_ok()) {
+            let legacy = self.registry.legacy(name, digest, deadline).await?;
+            found.extend(legacy.into_iter().map(|legacy| Found::Legacy(Arc::new(legacy))));
+        }
+        Ok(found)
+    }
+
+    /// What each thing proves about `digest`; `None` when the worker was lost.
+    async fn facts(&self, found: &[Found], digest: &Digest) -> Option<Vec<(Digest, Fact)>> {
+        if found.is_empty() {
+            return Some(Vec::new());
+        }
+        let (service, digest, found) = (self.clone(), *digest, found.to_vec());
+        tokio::task::spawn_blocking(move || found.iter().map(|one| service.fact(one, &digest)).collect()).await.ok()
+    }
+
+    /// What one thing proves about `digest`: under our own root, else under another.
+    fn fact(&self, found: &Found, digest: &Digest) -> (Digest, Fact) {
+        let id = found.digest();
         let mut hit = true;
         let fact = self.facts.get_with((id, *digest), || {
             hit = false;
             let mut first = None;
             for root in self.roots.all() {
-                match verify::verify(bundle, digest, &root) {
+                match found.verify(digest, &root) {
                     Ok(verified) => return Ok(Arc::new(verified)),
                     Err(reason) => first = first.or(Some(reason)),
                 }

@@ -13,6 +13,7 @@ pub mod identity;
 pub mod image;
 pub mod judge;
 pub mod leaf;
+pub mod legacy;
 pub mod limits;
 pub mod policy;
 pub mod predicate;

@@ -1,4 +1,4 @@
-//! OCI registries: tag to digest, referrers, bundles, blob probes, attach (OCI distribution specification 1.1).
+//! OCI registries: tag to digest, referrers, bundles, blob probes, attach, copy (OCI distribution specification 1.1).
 //!
 //! Whatever comes from a registry is a stranger's: any user of a cluster can name a registry they run. So every body
 //! and list is bounded ([`limits`]), every manifest and bundle is read by digest and its digest computed again, and a
@@ -11,17 +11,21 @@
 //!
 //! What this is not: a cache (the evidence service keeps facts, and sees to it that concurrent questions about one
 //! digest cause one set of reads), a verifier (bundles are returned as bytes, nothing in them is believed), or a puller
-//! of images (layers are only probed).
+//! of images (layers are probed, and streamed from one registry to another, never unpacked).
 
 mod attach;
 mod auth;
+pub mod copy;
 mod credentials;
 mod helper;
 mod host;
+mod legacy;
 mod manifest;
 mod probe;
+mod push;
 mod referrers;
 mod settings;
+mod tag;
 mod transport;
 
 use std::{
@@ -32,7 +36,7 @@ use std::{
 
 pub use settings::Settings;
 
-use crate::model::{Digest, ImageName, ImageRef, limits};
+use crate::model::{Digest, ImageName, ImageRef, legacy::Legacy, limits};
 
 /// Why a registry gave no answer that we can use.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -142,7 +146,7 @@ pub struct Probe {
 #[derive(Clone)]
 pub struct Registry {
     http: Arc<transport::Transport>,
-    attach: Arc<attach::Locks>,
+    locks: Arc<tag::Locks>,
 }
 
 impl std::fmt::Debug for Registry {
@@ -157,7 +161,7 @@ impl Registry {
     /// # Errors
     /// [`RegistryError::Unavailable`] with the registry `(settings)` when a file named there cannot be used.
     pub fn new(settings: Settings) -> Result<Self, RegistryError> {
-        Ok(Self { http: Arc::new(transport::Transport::new(settings)?), attach: Arc::new(attach::Locks::new()) })
+        Ok(Self { http: Arc::new(transport::Transport::new(settings)?), locks: Arc::new(tag::Locks::new()) })
     }
 
     /// Tag to digest, once. The digest is recomputed from the manifest's bytes; a header that says otherwise is
@@ -199,6 +203,30 @@ impl Registry {
         referrers::bundles(&self.http, name, digest, deadline).await
     }
 
+    /// What stands about the digest at the tags of cosign's legacy layout (`.sig`, `.att`); two requests at once where
+    /// there is nothing. A layer that cannot be read is listed with the reason.
+    pub async fn legacy(
+        &self,
+        name: &ImageName,
+        digest: &Digest,
+        deadline: Instant,
+    ) -> Result<Vec<Legacy>, RegistryError> {
+        legacy::read(&self.http, name, digest, deadline).await
+    }
+
+    /// Copies an image with all its evidence to another repository, here or elsewhere: see [`copy`].
+    ///
+    /// # Errors
+    /// What kept the image itself from being copied; what is missing of its evidence is in [`copy::Copied::problems`].
+    pub async fn copy(
+        &self,
+        order: &copy::Order,
+        meter: &Arc<copy::Meter>,
+        deadline: Instant,
+    ) -> Result<copy::Copied, RegistryError> {
+        copy::copy(&self.http, &self.locks, order, meter, deadline).await
+    }
+
     /// Asks for the manifest, its platforms, configs and layers. `Ok` with `missing` non-empty: definitely gone.
     ///
     /// # Errors
@@ -225,7 +253,7 @@ impl Registry {
             let detail = format!("refusing to attach a bundle of {} bytes (at most {})", bundle.len(), limits::BUNDLE);
             return Err(RegistryError::malformed(&name.registry, detail));
         }
-        let push = attach::Push { http: &self.http, locks: &self.attach, name, subject, deadline };
+        let push = attach::Push { http: &self.http, locks: &self.locks, name, subject, deadline };
         push.attach(bundle, predicate_type, now).await
     }
 

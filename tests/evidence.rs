@@ -2,6 +2,8 @@
 //!
 //! Two houses: *theirs* signs and attaches, *ours* reads it from the registry and has nothing of it in its own log.
 
+mod legacy;
+
 use std::{
     path::Path,
     sync::Arc,
@@ -13,7 +15,8 @@ use countersign::{
     keys::{Kek, Keyring},
     log::{Log, Options},
     model::{
-        Digest, Evidence, Identity, ImageName, ImageRef, Outcome, Source, Statement, Subject, TrustedRoot, predicate,
+        Digest, Evidence, Identity, ImageName, ImageRef, Outcome, Source, Statement, Subject, TrustedRoot, limits,
+        predicate,
     },
     registry::{self, Registry},
     signing::Signing,
@@ -30,6 +33,7 @@ struct House {
     log: Log,
     registry: Registry,
     signing: Signing,
+    keyring: Arc<Keyring>,
     root: Arc<TrustedRoot>,
 }
 
@@ -45,8 +49,8 @@ impl House {
         let public = key.public_key();
         let log = Log::open(&path, public, move |note| key.sign(note), Options::default()).unwrap();
         let root = Arc::new(TrustedRoot::parse(&keyring.trusted_root()).unwrap());
-        let signing = Signing::new(keyring, log.clone(), registry.clone());
-        Self { log, registry: registry.clone(), signing, root }
+        let signing = Signing::new(Arc::clone(&keyring), log.clone(), registry.clone());
+        Self { log, registry: registry.clone(), signing, keyring, root }
     }
 
     /// Signs an image; its bundle.
@@ -69,11 +73,16 @@ struct World {
 
 impl World {
     async fn new() -> Self {
+        Self::with(&[]).await
+    }
+
+    /// The same, and `more` hosts that are spoken to in plain HTTP.
+    async fn with(more: &[String]) -> Self {
         let (fake, dir) = (FakeRegistry::start().await, tempfile::tempdir().unwrap());
         let docker_config = dir.path().join("config.json");
         std::fs::write(&docker_config, "{}").unwrap();
         let settings = registry::Settings {
-            plain_http: vec![fake.host()],
+            plain_http: [&[fake.host()], more].concat(),
             docker_config: Some(docker_config),
             attempts: 1,
             ..registry::Settings::default()
@@ -284,4 +293,28 @@ async fn a_statement_counts_once_and_what_does_not_verify_not_at_all() {
     attach(b"{}").await;
     let evidence = world.gather(&service, digest, at(1), soon()).await;
     assert_eq!((evidence.statements.len(), evidence.rejected.len()), (1, 2), "{:?}", evidence.rejected);
+}
+
+/// What was promoted is evidence at its new place alone: the old registry is gone, and nothing is in our log.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_promoted_image_is_verified_where_it_went() {
+    for mode in [Referrers::Native, Referrers::Missing] {
+        let target = FakeRegistry::start().await;
+        target.set(Knob::Referrers(mode));
+        let world = World::with(&[target.host()]).await;
+        let digest = world.signed(b"one").await;
+        let to = ImageName { registry: target.host(), repository: "production/app".to_owned() };
+        let image = ImageRef { name: to.clone(), tag: None, digest: Some(digest) };
+        let gather = async || world.evidence(0, 0).gather(&digest, Some(&image), at(0), soon()).await.unwrap();
+        let before = gather().await;
+        assert_eq!((before.statements.len(), before.gap()), (0, None), "{mode:?}");
+        let (from, tag) = (world.name.clone(), Some("v1".to_owned()));
+        let order = registry::copy::Order { from, digest, to: to.clone(), tag, legacy: true };
+        let copied = world.ours.registry.copy(&order, &Arc::default(), soon()).await.unwrap();
+        assert!(copied.tagged && copied.problems.is_empty(), "{mode:?}: {copied:?}");
+        world.fake.stop();
+        let after = gather().await;
+        assert_eq!((after.statements.len(), after.rejected.len(), after.gap()), (1, 0, None), "{mode:?}");
+        assert_eq!(after.statements[0].statement().predicate_type(), predicate::SIGN);
+    }
 }

@@ -114,6 +114,18 @@ pub enum Knob {
     LoseTagWrites(usize),
     /// Undoes the next write of a tag after so many reads of it (a concurrent writer who is late).
     UndoTagWriteAfter(usize),
+    /// Each write of a tag waits for up to so long before it is done, each for another time: writers overtake each other.
+    DawdleTagWrites(Duration),
+    /// The next so many uploads find their session gone.
+    LoseUploads(usize),
+    /// Blobs are not taken over from other repositories.
+    RefuseMounts(bool),
+    /// The next so many manifests are refused because of a blob that is there: its storage is behind.
+    Behind(usize),
+    /// A manifest is refused while something that it names is not there.
+    Strict(bool),
+    /// Blobs have other bytes than their digest says, as many as they should.
+    WrongBlobs(bool),
     /// The token endpoint takes this refresh token by POST, and nothing else.
     IdentityToken(String),
 }
@@ -205,6 +217,12 @@ impl FakeRegistry {
             Knob::RedirectBlobs(host) => state.redirect = host,
             Knob::LoseTagWrites(times) => state.lose_tag_writes = times,
             Knob::UndoTagWriteAfter(reads) => state.undo_after = Some(reads),
+            Knob::DawdleTagWrites(most) => state.dawdle = most,
+            Knob::LoseUploads(times) => state.lose_uploads = times,
+            Knob::RefuseMounts(on) => state.refuse_mounts = on,
+            Knob::Behind(times) => state.behind = times,
+            Knob::Strict(on) => state.strict = on,
+            Knob::WrongBlobs(on) => state.wrong_blobs = on,
             Knob::IdentityToken(token) => state.identity_token = Some(token),
         }
     }
@@ -271,6 +289,16 @@ impl FakeRegistry {
         let key = (repo.to_owned(), digest.to_string());
         state.order.retain(|known| *known != key);
         state.manifests.remove(&key).is_some()
+    }
+
+    /// Whether a blob is there.
+    pub fn has_blob(&self, repo: &str, digest: &Digest) -> bool {
+        self.state().blobs.contains_key(&(repo.to_owned(), digest.to_string()))
+    }
+
+    /// What a tag points at.
+    pub fn tagged(&self, repo: &str, tag: &str) -> Option<Digest> {
+        self.state().find(repo, tag).map(|(digest, ..)| digest.parse().unwrap())
     }
 
     /// Moves a tag to another digest.

@@ -2,7 +2,9 @@
 
 mod access;
 mod attach;
+mod copy;
 mod programs;
+mod tags;
 
 use std::{
     path::{Path, PathBuf},

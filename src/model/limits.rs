@@ -30,6 +30,14 @@ pub const REFERRERS: usize = 64;
 pub const REFERRER_PAGES: usize = 16;
 /// Bundles read for one digest, together.
 pub const REFERRER_BYTES: usize = 64 * 1024 * 1024;
+/// One payload or annotation of a signature in cosign's legacy layout.
+pub const LEGACY: usize = 256 * 1024;
+/// Certificates in the chain of a legacy signature, as a count.
+pub const LEGACY_CHAIN: usize = 8;
+/// Referrers of referrers that are followed when an image is copied, in levels.
+pub const REFERRER_DEPTH: usize = 4;
+/// Manifests of one image and all its evidence that are copied, as a count.
+pub const COPY_MANIFESTS: usize = 2_048;
 /// Layers or platforms of one image, as a count.
 pub const IMAGE_PARTS: usize = 512;
 /// Images named by one workload, as a count.

@@ -6,7 +6,8 @@
 //! identities are welcome is not decided here: that is policy.
 //!
 //! A *message signature* (a detached signature over a file, as `cosign sign-blob` writes it) counts as a statement
-//! of type [`predicate::SIGN`] about that file's digest: it says the same.
+//! of type [`predicate::SIGN`] about that file's digest: it says the same. So does a signature in cosign's legacy layout
+//! ([`super::legacy`]), whose signed document names the image.
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -20,6 +21,7 @@ use super::{
     certificate,
     digest::Digest,
     identity::Identity,
+    legacy::{Kind, Legacy},
     limits, predicate,
     statement::{self, Statement, StatementError, Subject, check_json_depth},
     trusted_root::TrustedRoot,
@@ -38,7 +40,7 @@ pub enum Signer {
 
 /// A statement whose signature, chain, timestamp, log inclusion and subject binding were all checked.
 ///
-/// Only [`verify`] and [`verify_with_key`] make one, so holding one is the evidence.
+/// Only [`verify`], [`verify_legacy`] and [`verify_with_key`] make one, so holding one is the evidence.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Verified {
     statement: Statement,
@@ -133,6 +135,9 @@ pub enum Rejection {
     /// The signed statement is not one that we accept.
     #[error(transparent)]
     Statement(#[from] StatementError),
+    /// A signature in cosign's legacy layout lacks something, or something of it cannot be read; in words.
+    #[error("{0}")]
+    Legacy(String),
     /// The given key cannot be used.
     #[error("public key cannot be used: {0}")]
     Key(String),
@@ -154,16 +159,55 @@ pub fn parse_bundle(json: &[u8]) -> Result<Bundle, Rejection> {
 /// The first [`Rejection`], in the order of the Sigstore client specification.
 pub fn verify(bundle: &[u8], subject: &Digest, root: &TrustedRoot) -> Result<Verified, Rejection> {
     let parsed = parse_bundle(bundle)?;
+    let proof = prove(&parsed, subject, root)?;
+    let statement = said(&parsed, subject)?;
+    admit(&parsed, Digest::of(bundle), statement, subject, root, proof)
+}
+
+/// Verifies one layer of cosign's legacy layout about `subject`, offline. Any identity is accepted: see policy.
+///
+/// The log entry may have a promise alone (see [`super::legacy`]); everything else is as for [`verify`].
+///
+/// # Errors
+/// [`Rejection::Legacy`] with what it lacks, [`Rejection::Subject`] when its document names another image, else the
+/// first [`Rejection`] as for [`verify`].
+pub fn verify_legacy(legacy: &Legacy, subject: &Digest, root: &TrustedRoot) -> Result<Verified, Rejection> {
+    let bundle = legacy.bundle()?;
+    let (signed, statement) = match legacy.kind {
+        Kind::Signature => {
+            let claim = legacy.claim()?;
+            if claim.digest != *subject {
+                return Err(Rejection::Subject(format!("it was signed for {}, not {subject}", claim.digest)));
+            }
+            let subject = Subject { name: claim.name, digest: *subject };
+            let statement = Statement::new(vec![subject], predicate::SIGN, serde_json::json!({}))?;
+            (Digest::of(&legacy.payload), statement)
+        }
+        Kind::Attestation => (*subject, unverified_statement(&bundle)?),
+    };
+    let proof = prove(&bundle, &signed, root)?;
+    admit(&bundle, legacy.digest(), statement, subject, root, proof)
+}
+
+/// What the verifier proved.
+struct Proof {
+    result: VerificationResult,
+    signer: Signer,
+    key: Digest,
+}
+
+/// Has a certificate-signed bundle verified over the artifact with this digest.
+fn prove(bundle: &Bundle, signed: &Digest, root: &TrustedRoot) -> Result<Proof, Rejection> {
     let result = root
         .verifier()
-        .verify(Sha256Hash::new(*subject.as_bytes()), &parsed, &VerificationPolicy::any_identity())
+        .verify(Sha256Hash::new(*signed.as_bytes()), bundle, &VerificationPolicy::any_identity())
         .map_err(rejection)?;
-    let (Some(subject_name), Some(issuer)) = (named(&parsed, &result), result.issuer()) else {
+    let (Some(subject_name), Some(issuer)) = (named(bundle, &result), result.issuer()) else {
         return Err(Rejection::NoIdentity);
     };
     let signer = Signer::Identity(Identity { subject: subject_name, issuer: issuer.to_owned() });
     let key = result.certificate().map(|info| Digest::of(info.public_key.as_bytes())).ok_or(Rejection::NoIdentity)?;
-    admit(&parsed, bundle, subject, root, &result, signer, key)
+    Ok(Proof { result, signer, key })
 }
 
 /// The subject that the verified certificate names. User names are read here: the library knows addresses and URIs alone.
@@ -181,26 +225,31 @@ pub fn verify_with_key(bundle: &[u8], subject: &Digest, root: &TrustedRoot, key:
         .verifier()
         .verify(Sha256Hash::new(*subject.as_bytes()), &parsed, &PublicKeyVerificationPolicy::new(key))
         .map_err(rejection)?;
-    admit(&parsed, bundle, subject, root, &result, Signer::Key(id), id)
+    let statement = said(&parsed, subject)?;
+    admit(&parsed, Digest::of(bundle), statement, subject, root, Proof { result, signer: Signer::Key(id), key: id })
+}
+
+/// What a bundle says about `subject`.
+fn said(bundle: &Bundle, subject: &Digest) -> Result<Statement, Rejection> {
+    match &bundle.content {
+        SignatureContent::MessageSignature(_) => Ok(Statement::new(
+            vec![Subject { name: String::new(), digest: *subject }],
+            predicate::SIGN,
+            serde_json::json!({}),
+        )?),
+        _ => unverified_statement(bundle),
+    }
 }
 
 fn admit(
     parsed: &Bundle,
-    bytes: &[u8],
+    id: Digest,
+    statement: Statement,
     subject: &Digest,
     root: &TrustedRoot,
-    result: &VerificationResult,
-    signer: Signer,
-    key: Digest,
+    proof: Proof,
 ) -> Result<Verified, Rejection> {
-    let statement = match &parsed.content {
-        SignatureContent::MessageSignature(_) => Statement::new(
-            vec![Subject { name: String::new(), digest: *subject }],
-            predicate::SIGN,
-            serde_json::json!({}),
-        )?,
-        _ => unverified_statement(parsed)?,
-    };
+    let Proof { result, signer, key } = proof;
     if !statement.names(subject) {
         return Err(Rejection::Subject(format!("{subject} is not among its subjects")));
     }
@@ -212,7 +261,7 @@ fn admit(
         key,
         signed_at: result.verified_timestamps().iter().min().copied(),
         log,
-        bundle: Digest::of(bytes),
+        bundle: id,
         root: root.digest(),
     })
 }

@@ -39,6 +39,27 @@ pub(super) enum Access {
     Push,
 }
 
+/// What a token is for.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Scope {
+    pub(super) name: ImageName,
+    pub(super) access: Access,
+    /// Another repository of the same registry, from which a blob is to be taken over.
+    pub(super) beside: Option<String>,
+}
+
+impl Scope {
+    /// As the token protocol writes it: one entry for each repository.
+    fn texts(&self) -> impl Iterator<Item = String> {
+        let actions = match self.access {
+            Access::Pull => "pull",
+            Access::Push => "pull,push",
+        };
+        let own = format!("repository:{}:{actions}", self.name.repository);
+        std::iter::once(own).chain(self.beside.as_ref().map(|beside| format!("repository:{beside}:pull")))
+    }
+}
+
 /// The value of an `Authorization` header. Debug hides it.
 #[derive(Clone)]
 pub(super) struct Authorization {
@@ -66,9 +87,9 @@ impl Authorization {
     }
 }
 
-/// Authorizations by repository and access. One fetch at a time for each: moka makes the others wait for it.
+/// Authorizations by what they are for. One fetch at a time for each: moka makes the others wait for it.
 pub(super) struct Tokens {
-    cache: Cache<(ImageName, Access), Option<Authorization>>,
+    cache: Cache<Scope, Option<Authorization>>,
     docker_config: Option<PathBuf>,
     program_time: Duration,
 }
@@ -91,18 +112,18 @@ impl Tokens {
     }
 
     /// Drops an authorization that was refused.
-    pub(super) async fn forget(&self, name: &ImageName, access: Access) {
-        self.cache.invalidate(&(name.clone(), access)).await;
+    pub(super) async fn forget(&self, scope: &Scope) {
+        self.cache.invalidate(scope).await;
     }
 
     /// The authorization that answers a challenge; `None` when we have no credentials and the registry wants Basic.
     pub(super) async fn authorize(
         &self,
         http: &super::transport::Transport,
-        name: &ImageName,
-        access: Access,
+        scope: &Scope,
         challenge: &Challenge,
     ) -> Result<Option<Authorization>, RegistryError> {
+        let name = &scope.name;
         let fetch = async {
             let credential = self.credential(name).await?;
             match challenge {
@@ -111,12 +132,12 @@ impl Tokens {
                     None => Ok(None),
                 },
                 Challenge::Bearer { realm, service } => {
-                    let request = TokenRequest { name, access, realm, service: service.as_deref(), credential };
+                    let request = TokenRequest { scope, realm, service: service.as_deref(), credential };
                     request.send(http).await
                 }
             }
         };
-        let result = self.cache.try_get_with((name.clone(), access), fetch).await;
+        let result = self.cache.try_get_with(scope.clone(), fetch).await;
         result.map_err(|error: Arc<RegistryError>| Arc::unwrap_or_clone(error))
     }
 
@@ -138,8 +159,7 @@ impl Tokens {
 }
 
 struct TokenRequest<'a> {
-    name: &'a ImageName,
-    access: Access,
+    scope: &'a Scope,
     realm: &'a str,
     service: Option<&'a str>,
     credential: Option<Credential>,
@@ -154,7 +174,7 @@ struct TokenReply {
 
 impl TokenRequest<'_> {
     async fn send(self, http: &super::transport::Transport) -> Result<Option<Authorization>, RegistryError> {
-        let registry = &self.name.registry;
+        let registry = &self.scope.name.registry;
         let Some(realm) = http.permitted(self.realm) else {
             let detail = format!(
                 "its token realm {:?} is not an https address; list its host in plain_http if that is meant",
@@ -162,12 +182,8 @@ impl TokenRequest<'_> {
             );
             return Err(RegistryError::malformed(registry, detail));
         };
-        let actions = match self.access {
-            Access::Pull => "pull",
-            Access::Push => "pull,push",
-        };
         // Our own scope, whatever the challenge says: a registry has no say in what our token may do.
-        let mut query = vec![("scope", format!("repository:{}:{actions}", self.name.repository))];
+        let mut query: Vec<_> = self.scope.texts().map(|text| ("scope", text)).collect();
         query.extend(self.service.map(|service| ("service", service.to_owned())));
         let request = match &self.credential {
             Some(Credential::IdentityToken(token)) => {

@@ -7,6 +7,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use http::{Method, StatusCode};
 use serde::Deserialize;
+use serde_json::{Map, Value};
 
 use super::{
     ManifestKind, RegistryError,
@@ -56,6 +57,8 @@ pub(super) struct Descriptor {
     #[serde(default)]
     pub(super) size: u64,
     pub(super) platform: Option<Platform>,
+    /// Values that are no text are passed over.
+    pub(super) annotations: Option<Map<String, Value>>,
     #[serde(default)]
     urls: Vec<String>,
 }

@@ -56,11 +56,12 @@ pub(super) async fn is_native(
     Ok(page(&name.registry, &http.send(call).await?)?.is_some())
 }
 
-struct Read<'a> {
-    http: &'a Transport,
-    name: &'a ImageName,
-    subject: &'a Digest,
-    deadline: Instant,
+/// Reading what refers to one digest.
+pub(super) struct Read<'a> {
+    pub(super) http: &'a Transport,
+    pub(super) name: &'a ImageName,
+    pub(super) subject: &'a Digest,
+    pub(super) deadline: Instant,
 }
 
 impl Read<'_> {
@@ -70,7 +71,7 @@ impl Read<'_> {
     }
 
     /// All pages of the referrers API; `None` where there is none.
-    async fn list(&self) -> Result<Option<Vec<Descriptor>>, RegistryError> {
+    pub(super) async fn list(&self) -> Result<Option<Vec<Descriptor>>, RegistryError> {
         let mut listed = Vec::new();
         let mut call =
             Call::new(self.name, Method::GET, format!("referrers/{}", self.subject), self.deadline).accept(OCI_INDEX);
@@ -92,7 +93,7 @@ impl Read<'_> {
     }
 
     /// The index at the fallback tag; nothing where there is no such tag.
-    async fn list_fallback(&self) -> Result<Vec<Descriptor>, RegistryError> {
+    pub(super) async fn list_fallback(&self) -> Result<Vec<Descriptor>, RegistryError> {
         let tag = fallback_tag(self.subject);
         let raw = match manifest::fetch_tag(self.http, self.name, &tag, self.deadline).await {
             Ok(raw) => raw,
@@ -149,26 +150,32 @@ impl Read<'_> {
         if usize::try_from(layer.size).map_or(true, |size| size > limits::BUNDLE) {
             return skip("larger than a bundle may be");
         }
-        match self.fetch_blob(&blob).await {
+        match fetch_blob(self.http, self.name, &blob, self.deadline).await {
             Err(RegistryError::NotFound(_)) => skip("its blob is not there"),
             other => other.map(Some),
         }
     }
+}
 
-    async fn fetch_blob(&self, digest: &Digest) -> Result<Vec<u8>, RegistryError> {
-        let call = Call::new(self.name, Method::GET, format!("blobs/{digest}"), self.deadline).most(limits::BUNDLE);
-        let answer = self.http.send(call).await?;
-        match answer.status {
-            StatusCode::OK => {}
-            StatusCode::NOT_FOUND => return Err(RegistryError::NotFound(format!("{}@{digest}", self.name))),
-            _ => return Err(answer.unexpected(&self.name.registry, "a question for a bundle")),
-        }
-        if Digest::of(&answer.body) != *digest {
-            let detail = format!("asked for blob {digest}, it sent one with another digest");
-            return Err(RegistryError::malformed(&self.name.registry, detail));
-        }
-        Ok(answer.body.into())
+/// A small blob, whose digest was computed here.
+pub(super) async fn fetch_blob(
+    http: &Transport,
+    name: &ImageName,
+    digest: &Digest,
+    deadline: Instant,
+) -> Result<Vec<u8>, RegistryError> {
+    let call = Call::new(name, Method::GET, format!("blobs/{digest}"), deadline).most(limits::BUNDLE);
+    let answer = http.send(call).await?;
+    match answer.status {
+        StatusCode::OK => {}
+        StatusCode::NOT_FOUND => return Err(RegistryError::NotFound(format!("{name}@{digest}"))),
+        _ => return Err(answer.unexpected(&name.registry, "a question for a bundle")),
     }
+    if Digest::of(&answer.body) != *digest {
+        let detail = format!("asked for blob {digest}, it sent one with another digest");
+        return Err(RegistryError::malformed(&name.registry, detail));
+    }
+    Ok(answer.body.into())
 }
 
 /// The layer with the bundle, if this is a bundle's manifest.

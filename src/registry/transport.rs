@@ -5,10 +5,12 @@
 //! followed (reqwest takes the credentials off when host, port or scheme change), but never to plain HTTP on a host
 //! that the settings do not list.
 
+mod stream;
+
 use std::{
     collections::{BTreeMap, HashSet},
     hash::{BuildHasher as _, Hasher as _, RandomState},
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
 
@@ -21,7 +23,7 @@ use tokio::time::timeout_at;
 
 use super::{
     RegistryError, Settings,
-    auth::{self, Access, Tokens},
+    auth::{self, Access, Scope, Tokens},
     credentials,
     host::{Admission, Host},
 };
@@ -45,6 +47,8 @@ pub(super) struct Transport {
     hosts: Cache<String, Arc<Host>>,
     tokens: Tokens,
     settings: Settings,
+    /// The pool for bodies that are sent as a stream; made when it is first needed.
+    uploads: OnceLock<reqwest::Client>,
 }
 
 /// A whole answer.
@@ -52,7 +56,10 @@ pub(super) struct Transport {
 pub(super) struct Answer {
     pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
+    /// Empty when [`Call::unread`] was asked for and the status is 200.
     pub(super) body: Bytes,
+    /// The body still to be read, in that case.
+    pub(super) rest: Option<reqwest::Response>,
 }
 
 impl Answer {
@@ -74,9 +81,11 @@ pub(super) struct Call<'a> {
     method: Method,
     target: Target,
     access: Access,
+    beside: Option<String>,
     headers: Vec<(HeaderName, HeaderValue)>,
     body: Bytes,
     most: usize,
+    unread: bool,
     deadline: Instant,
 }
 
@@ -96,9 +105,11 @@ impl<'a> Call<'a> {
             method,
             target: Target::Path(path.into()),
             access: Access::Pull,
+            beside: None,
             headers: Vec::new(),
             body: Bytes::new(),
             most: limits::MANIFEST,
+            unread: false,
             deadline,
         }
     }
@@ -116,12 +127,30 @@ impl<'a> Call<'a> {
         Self { most, ..self }
     }
 
+    /// The body of a good answer is left for the caller to read, in [`Answer::rest`].
+    pub(super) fn unread(self) -> Self {
+        Self { unread: true, ..self }
+    }
+
     pub(super) fn pushing(self) -> Self {
         Self { access: Access::Push, ..self }
     }
 
-    pub(super) fn body(mut self, content_type: &'static str, body: Bytes) -> Self {
-        self.headers.push((header::CONTENT_TYPE, HeaderValue::from_static(content_type)));
+    /// The request also reads from another repository of the registry.
+    pub(super) fn beside(self, repository: &str) -> Self {
+        Self { beside: Some(repository.to_owned()), ..self }
+    }
+
+    fn scope(&self) -> Scope {
+        Scope { name: self.name.clone(), access: self.access, beside: self.beside.clone() }
+    }
+
+    pub(super) fn body(self, content_type: &'static str, body: Bytes) -> Self {
+        self.typed_body(HeaderValue::from_static(content_type), body)
+    }
+
+    pub(super) fn typed_body(mut self, content_type: HeaderValue, body: Bytes) -> Self {
+        self.headers.push((header::CONTENT_TYPE, content_type));
         Self { body, ..self }
     }
 }
@@ -135,7 +164,7 @@ impl Transport {
         let plain_http: Arc<HashSet<String>> = Arc::new(settings.plain_http.iter().cloned().collect());
         let client = client(&settings, &plain_http).map_err(unusable)?;
         let tokens = Tokens::new(&settings);
-        Ok(Self { client, plain_http, hosts: Cache::new(HOSTS), tokens, settings })
+        Ok(Self { client, plain_http, hosts: Cache::new(HOSTS), tokens, settings, uploads: OnceLock::new() })
     }
 
     /// The pool, for requests to token services.
@@ -251,16 +280,10 @@ impl Transport {
 
     /// Sends once, and once more with authorization when there is a challenge.
     async fn ask(&self, host: &Host, call: &Call<'_>) -> Result<Answer, RegistryError> {
-        let base = self.base(call.name)?;
-        let url = match &call.target {
-            Target::Path(path) => base
-                .join(path)
-                .map_err(|error| RegistryError::malformed(&host.name, format!("{path} is no path: {error}")))?,
-            Target::Url(url) => url.clone(),
-        };
-        let ours = url.origin() == base.origin();
+        let (url, ours) = self.address(call)?;
+        let scope = call.scope();
         let mut authorization = match host.challenge().filter(|_| ours) {
-            Some(challenge) => self.tokens.authorize(self, call.name, call.access, &challenge).await?,
+            Some(challenge) => self.tokens.authorize(self, &scope, &challenge).await?,
             None => None,
         };
         let mut renewed = false;
@@ -272,7 +295,7 @@ impl Transport {
             if let Some(authorization) = &authorization {
                 request = request.header(header::AUTHORIZATION, authorization.header());
             }
-            let answer = self.exchange_with(host, request, call.most).await?;
+            let answer = self.exchange_with(host, request, call.most, call.unread).await?;
             if answer.status == StatusCode::FORBIDDEN
                 || (answer.status == StatusCode::UNAUTHORIZED && (renewed || !ours))
             {
@@ -286,14 +309,27 @@ impl Transport {
             };
             host.set_challenge(&challenge);
             if authorization.is_some() {
-                self.tokens.forget(call.name, call.access).await;
+                self.tokens.forget(&scope).await;
             }
-            authorization = self.tokens.authorize(self, call.name, call.access, &challenge).await?;
+            authorization = self.tokens.authorize(self, &scope, &challenge).await?;
             if authorization.is_none() {
                 return Err(refused(host, &answer, false));
             }
             renewed = true;
         }
+    }
+
+    /// Where a call goes, and whether that is the registry itself (and so may see our credentials).
+    fn address(&self, call: &Call<'_>) -> Result<(Url, bool), RegistryError> {
+        let base = self.base(call.name)?;
+        let url = match &call.target {
+            Target::Path(path) => base.join(path).map_err(|error| {
+                RegistryError::malformed(&call.name.registry, format!("{path} is no path: {error}"))
+            })?,
+            Target::Url(url) => url.clone(),
+        };
+        let ours = url.origin() == base.origin();
+        Ok((url, ours))
     }
 
     /// One request for the benefit of `registry` (its token service, say), counted under its host.
@@ -304,10 +340,16 @@ impl Transport {
         most: usize,
     ) -> Result<Answer, RegistryError> {
         let host = self.hosts.get_with_by_ref(registry, async { Arc::new(Host::new(registry, &self.settings)) }).await;
-        self.exchange_with(&host, request, most).await
+        self.exchange_with(&host, request, most, false).await
     }
 
-    async fn exchange_with(&self, host: &Host, request: RequestBuilder, most: usize) -> Result<Answer, RegistryError> {
+    async fn exchange_with(
+        &self,
+        host: &Host,
+        request: RequestBuilder,
+        most: usize,
+        unread: bool,
+    ) -> Result<Answer, RegistryError> {
         let failed = |error: reqwest::Error| {
             host.unanswered();
             failure(&host.name, &error)
@@ -323,6 +365,10 @@ impl Transport {
             let detail = format!("it answered {}", status.as_u16());
             return Err(RegistryError::unavailable(&host.name, detail));
         }
+        if unread && status == StatusCode::OK {
+            host.answered(status.as_u16());
+            return Ok(Answer { status, headers, body: Bytes::new(), rest: Some(response) });
+        }
         let mut body = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(failed)? {
             if body.len().saturating_add(chunk.len()) > most {
@@ -332,7 +378,7 @@ impl Transport {
             body.extend_from_slice(&chunk);
         }
         host.answered(status.as_u16());
-        Ok(Answer { status, headers, body: body.into() })
+        Ok(Answer { status, headers, body: body.into(), rest: None })
     }
 }
 
@@ -428,9 +474,13 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     Some(Duration::try_from(then.duration_since(date)).unwrap_or_default())
 }
 
-/// Half fixed and half random, so that callers who failed together do not come back together.
+/// Grows with each attempt.
 pub(super) fn pause(attempt: u32) -> Duration {
-    let full = FIRST_PAUSE.saturating_mul(1 << attempt.saturating_sub(1).min(10)).min(LONGEST_PAUSE);
+    half_random(FIRST_PAUSE.saturating_mul(1 << attempt.saturating_sub(1).min(10)).min(LONGEST_PAUSE))
+}
+
+/// Half fixed and half random, so that callers who failed together do not come back together.
+pub(super) fn half_random(full: Duration) -> Duration {
     // The standard library's hash keys are the randomness at hand; nothing secret hangs on it.
     let part = u32::try_from(RandomState::new().build_hasher().finish() % 1_000).unwrap_or_default();
     full / 2 + full / 2 * part / 1_000

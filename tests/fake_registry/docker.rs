@@ -9,7 +9,7 @@ use std::{
 use countersign::model::Digest;
 use http::StatusCode;
 
-use super::{IMAGE_TYPE, image};
+use super::{IMAGE_TYPE, INDEX_TYPE, image};
 
 /// Debian's registry (distribution 2.8), in a temporary directory. Killed when dropped.
 #[derive(Debug)]
@@ -79,6 +79,23 @@ impl DockerRegistry {
     /// Pushes an image for `linux/amd64` with these layers.
     pub async fn push_image(&self, repo: &str, tag: &str, layers: &[&[u8]]) -> Digest {
         push_image(&self.host, repo, tag, layers).await
+    }
+
+    /// Pushes any bytes as a manifest, at a tag or its digest.
+    pub async fn put_manifest(&self, repo: &str, reference: &str, media_type: &str, bytes: Vec<u8>) -> Digest {
+        let digest = Digest::of(&bytes);
+        let url = format!("http://{}/v2/{repo}/manifests/{reference}", self.host);
+        let put = plain_client().put(url).header("content-type", media_type).body(bytes).send().await.unwrap();
+        assert_eq!(put.status(), StatusCode::CREATED, "{}", put.text().await.unwrap());
+        digest
+    }
+
+    /// The bytes of a manifest, by tag or digest.
+    pub async fn manifest(&self, repo: &str, reference: &str) -> Option<Vec<u8>> {
+        let url = format!("http://{}/v2/{repo}/manifests/{reference}", self.host);
+        let accept = format!("{IMAGE_TYPE}, {INDEX_TYPE}");
+        let answer = plain_client().get(url).header("accept", accept).send().await.unwrap();
+        (answer.status() == StatusCode::OK).then_some(answer.bytes().await.unwrap().to_vec())
     }
 
     /// Deletes a blob through the registry's own API.

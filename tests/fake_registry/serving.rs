@@ -49,6 +49,12 @@ pub(super) struct State {
     pub(super) undo_after: Option<usize>,
     /// A tag, its digest before, and how many reads still see the digest written last.
     pub(super) undo: Option<((String, String), Option<String>, usize)>,
+    pub(super) dawdle: Duration,
+    pub(super) lose_uploads: usize,
+    pub(super) refuse_mounts: bool,
+    pub(super) behind: usize,
+    pub(super) strict: bool,
+    pub(super) wrong_blobs: bool,
     pub(super) identity_token: Option<String>,
     pub(super) down: bool,
 }
@@ -87,6 +93,12 @@ impl State {
             lose_tag_writes: 0,
             undo_after: None,
             undo: None,
+            dawdle: Duration::ZERO,
+            lose_uploads: 0,
+            refuse_mounts: false,
+            behind: 0,
+            strict: false,
+            wrong_blobs: false,
             identity_token: None,
             down: false,
         }
@@ -263,13 +275,28 @@ impl State {
             let location = format!("http://{host}/v2/{repo}/blobs/{digest}");
             return answer(307, &[("location", &location)], "");
         }
+        let mut bytes = bytes.clone();
+        if self.wrong_blobs {
+            bytes = bytes.iter().map(|byte| byte ^ 1).collect::<Vec<u8>>().into();
+        }
         let length = bytes.len().to_string();
         let headers = [
             ("content-type", "application/octet-stream"),
             ("docker-content-digest", digest),
             ("content-length", length.as_str()),
         ];
-        self.body(method, &headers, bytes.clone())
+        self.body(method, &headers, bytes)
+    }
+
+    /// What a manifest names and is not there.
+    fn lacks(&self, repo: &str, manifest: &Value) -> Option<String> {
+        let named = |value: &Value| value["digest"].as_str().map(str::to_owned);
+        let list = |field: &str| manifest[field].as_array().cloned().unwrap_or_default();
+        let key = |digest: String| (repo.to_owned(), digest);
+        let blobs = list("layers").into_iter().chain([manifest["config"].clone()]);
+        let blob = blobs.filter_map(|one| named(&one)).find(|digest| !self.blobs.contains_key(&key(digest.clone())));
+        let child = list("manifests").into_iter().filter_map(|one| named(&one));
+        blob.or_else(|| child.into_iter().find(|digest| !self.manifests.contains_key(&key(digest.clone()))))
     }
 
     /// A body as the knobs want it.
@@ -299,6 +326,13 @@ impl State {
         if reference.starts_with("sha256:") && reference != digest {
             return answer(400, &[], error_json("DIGEST_INVALID"));
         }
+        if let Some(left) = self.behind.checked_sub(1) {
+            self.behind = left;
+            return answer(400, &[], error_json("DIGEST_INVALID"));
+        }
+        if self.strict && self.lacks(repo, &manifest).is_some() {
+            return answer(400, &[], error_json("MANIFEST_BLOB_UNKNOWN"));
+        }
         let tag = (!reference.starts_with("sha256:")).then_some(reference);
         if tag.is_some() && self.lose_tag_writes > 0 {
             self.lose_tag_writes -= 1;
@@ -323,7 +357,21 @@ impl State {
         answer(201, &headers, "")
     }
 
+    /// Takes a blob over from another repository, if it is there.
+    fn mount(&mut self, repo: &str, query: &HashMap<String, String>) -> bool {
+        let (Some(digest), Some(from)) = (query.get("mount"), query.get("from")) else { return false };
+        let Some(bytes) = self.blobs.get(&(from.clone(), digest.clone())).filter(|_| !self.refuse_mounts) else {
+            return false;
+        };
+        let bytes = bytes.clone();
+        self.blobs.insert((repo.to_owned(), digest.clone()), bytes).is_none()
+    }
+
     fn write_blob(&mut self, repo: &str, query: &HashMap<String, String>, bytes: &Bytes) -> Response {
+        if let Some(left) = self.lose_uploads.checked_sub(1) {
+            self.lose_uploads = left;
+            return answer(404, &[], error_json("BLOB_UPLOAD_UNKNOWN"));
+        }
         let digest = Digest::of(bytes).to_string();
         if query.get("digest") != Some(&digest) {
             return answer(400, &[], error_json("DIGEST_INVALID"));
@@ -348,6 +396,7 @@ impl State {
             (&Method::GET, "referrers") => self.referrers(repo, reference, query),
             (&Method::GET | &Method::HEAD, "manifests") => self.read_manifest(&seen.method, repo, reference),
             (&Method::PUT, "manifests") => self.write_manifest(repo, reference, content_type, bytes),
+            (&Method::POST, "blobs") if self.mount(repo, query) => answer(201, &[], ""),
             (&Method::POST, "blobs") => {
                 answer(202, &[("location", &format!("/v2/{repo}/blobs/uploads/1?state=abc"))], "")
             }
@@ -379,10 +428,14 @@ pub(super) async fn serve(state: Arc<Mutex<State>>, request: Request) -> Respons
         status: 0,
     };
     let query: HashMap<String, String> = axum::extract::Query::try_from_uri(&parts.uri).unwrap().0;
-    let (latency, silent) = {
+    let (latency, silent, dawdle) = {
         let state = state.lock().unwrap();
-        (state.latency, state.silent)
+        (state.latency, state.silent, state.dawdle)
     };
+    if !dawdle.is_zero() && seen.method == Method::PUT && seen.path.contains("/manifests/sha256-") {
+        let part = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), 0) % 1_000;
+        tokio::time::sleep(dawdle.mul_f64(part as f64 / 1_000.0)).await;
+    }
     if silent {
         state.lock().unwrap().log.push(seen);
         return std::future::pending().await;
