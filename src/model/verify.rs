@@ -8,11 +8,12 @@
 //! A *message signature* (a detached signature over a file, as `cosign sign-blob` writes it) counts as a statement
 //! of type [`predicate::SIGN`] about that file's digest: it says the same.
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use jiff::Timestamp;
 use serde::Serialize;
 use sigstore_types::{
     Bundle, DerPublicKey, Sha256Hash, SignatureContent,
-    bundle::{KindVersion, TransparencyLogEntry},
+    bundle::{KindVersion, TransparencyLogEntry, VerificationMaterialContent},
 };
 use sigstore_verify::{Error as SigstoreError, PublicKeyVerificationPolicy, VerificationPolicy, VerificationResult};
 
@@ -32,7 +33,7 @@ use super::{
 pub enum Signer {
     /// A certificate's identity.
     Identity(Identity),
-    /// A key that was given by whoever asked; the digest of its SubjectPublicKeyInfo.
+    /// A key, given by whoever asked or shown by the log entry; the digest of its SubjectPublicKeyInfo.
     Key(Digest),
 }
 
@@ -148,12 +149,22 @@ pub fn parse_bundle(json: &[u8]) -> Result<Bundle, Rejection> {
     Bundle::from_json(text).map_err(|source| Rejection::Malformed(source.to_string()))
 }
 
-/// Verifies a certificate-signed bundle about `subject`, offline. Any identity is accepted: see policy.
+/// Verifies a bundle about `subject`, offline, by what it brings itself: its certificate, or the public key in its log
+/// entry. Any identity and any key is accepted: see policy.
+///
+/// A key proves that whoever holds it signed, as a certificate proves it for an identity; the evidence names the key by
+/// its digest, and only a policy that lists this digest makes something of it.
 ///
 /// # Errors
 /// The first [`Rejection`], in the order of the Sigstore client specification.
 pub fn verify(bundle: &[u8], subject: &Digest, root: &TrustedRoot) -> Result<Verified, Rejection> {
     let parsed = parse_bundle(bundle)?;
+    if matches!(parsed.verification_material.content, VerificationMaterialContent::PublicKey(_)) {
+        let key = logged_key(&parsed).ok_or_else(|| {
+            Rejection::Unsupported("it is signed by a key that its log entry does not show; give the key".to_owned())
+        })?;
+        return prove_by_key(&parsed, bundle, subject, root, key);
+    }
     let result = root
         .verifier()
         .verify(Sha256Hash::new(*subject.as_bytes()), &parsed, &VerificationPolicy::any_identity())
@@ -176,12 +187,30 @@ fn named(bundle: &Bundle, result: &VerificationResult) -> Option<String> {
 pub fn verify_with_key(bundle: &[u8], subject: &Digest, root: &TrustedRoot, key: &str) -> Result<Verified, Rejection> {
     let parsed = parse_bundle(bundle)?;
     let key = DerPublicKey::from_pem(key).map_err(|source| Rejection::Key(source.to_string()))?;
+    prove_by_key(&parsed, bundle, subject, root, key)
+}
+
+/// The key in the log entry of a bundle that is signed by one (Rekor v2): not yet held against anything.
+fn logged_key(bundle: &Bundle) -> Option<DerPublicKey> {
+    let entry = bundle.verification_material.tlog_entries.first()?;
+    let body: serde_json::Value = serde_json::from_slice(entry.canonicalized_body.as_bytes()).ok()?;
+    let key = body.pointer("/spec/hashedRekordV002/signature/verifier/publicKey/rawBytes")?.as_str()?;
+    Some(DerPublicKey::new(STANDARD.decode(key).ok()?))
+}
+
+fn prove_by_key(
+    parsed: &Bundle,
+    bundle: &[u8],
+    subject: &Digest,
+    root: &TrustedRoot,
+    key: DerPublicKey,
+) -> Result<Verified, Rejection> {
     let id = Digest::of(key.as_bytes());
     let result = root
         .verifier()
-        .verify(Sha256Hash::new(*subject.as_bytes()), &parsed, &PublicKeyVerificationPolicy::new(key))
+        .verify(Sha256Hash::new(*subject.as_bytes()), parsed, &PublicKeyVerificationPolicy::new(key))
         .map_err(rejection)?;
-    admit(&parsed, bundle, subject, root, &result, Signer::Key(id), id)
+    admit(parsed, bundle, subject, root, &result, Signer::Key(id), id)
 }
 
 fn admit(

@@ -69,6 +69,7 @@ impl From<LogError> for Refusal {
             | LogError::Closed
             | LogError::Frozen(_)
             | LogError::DiskFull(_)
+            | LogError::Unsigned
             | LogError::Unwitnessed(_) => Self::unavailable(error.to_string()),
             LogError::Invalid(_) => Self::invalid(error.to_string()),
             LogError::NotFound => Self::not_found(error.to_string()),

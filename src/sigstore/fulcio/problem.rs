@@ -33,6 +33,8 @@ use crate::{
 
 /// The domain of every `google.rpc.ErrorInfo` that we send.
 const DOMAIN: &str = "countersign.dev";
+/// A key is on a token that does not sign now.
+const KEY_UNAVAILABLE: &str = "KEY_UNAVAILABLE";
 /// After so long an issuer that did not answer may be asked again.
 const LATER: Duration = Duration::from_secs(10);
 /// After so long somebody may have restarted the service.
@@ -175,6 +177,11 @@ impl From<IssuingError> for Problem {
                 Some(after) => Self::unavailable(log(refused), message, after),
                 None => Self::internal(&error),
             },
+            IssuingError::Authority(KeyError::Token { .. } | KeyError::Pin { .. }) => {
+                tracing::error!(%error, "no certificate can be issued");
+                let message = "the authority's key cannot be used now; see the service's log, and try again";
+                Self::unavailable(KEY_UNAVAILABLE, message.to_owned(), LATER)
+            }
             IssuingError::Authority(_) | IssuingError::Interrupted => Self::internal(&error),
         }
     }
@@ -183,6 +190,7 @@ impl From<IssuingError> for Problem {
 const fn log(refused: &LogError) -> &'static str {
     match refused {
         LogError::DiskFull(_) => "DISK_FULL",
+        LogError::Unsigned => KEY_UNAVAILABLE,
         LogError::Unwitnessed(_) => "LOG_UNWITNESSED",
         _ => "LOG_BUSY",
     }
