@@ -213,7 +213,7 @@ impl Current {
                 KeyError::Token { .. } => error,
                 _ => vault.damaged(&role, "is not an Ed25519 key"),
             })?;
-            if log.public != known.key {
+            if log.public_key() != known.key {
                 return Err(vault.damaged(&role, "does not fit its public key"));
             }
             logs.push(log);

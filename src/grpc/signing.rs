@@ -312,7 +312,8 @@ pub(super) fn key_refusal(refused: &KeyRefusal) -> Status {
 }
 
 /// A key that is on a token which cannot be used now: why is the operator's business, and goes to the service's log.
-fn no_token(error: &dyn std::error::Error) -> Status {
-    tracing::error!(error = error.source().unwrap_or(error), "a key cannot be used");
+fn no_token(error: &impl std::error::Error) -> Status {
+    let cause = error.source().map_or_else(|| error.to_string(), ToString::to_string);
+    tracing::error!(error = cause, "a key cannot be used");
     status::key_unavailable("the key cannot be used now; see the service's log, and try again")
 }

@@ -16,14 +16,14 @@ use cryptoki::{
 use crate::keys::KeyError;
 
 /// By path; one entry for each module that was ever opened.
-static MODULES: Mutex<BTreeMap<PathBuf, &'static Pkcs11>> = Mutex::new(BTreeMap::new());
+static MODULES: Mutex<BTreeMap<PathBuf, Pkcs11>> = Mutex::new(BTreeMap::new());
 
 /// The module at `path`, loaded and initialised.
-pub(super) fn load(path: &Path) -> Result<&'static Pkcs11, KeyError> {
+pub(super) fn load(path: &Path) -> Result<Pkcs11, KeyError> {
     let refuse = |problem: String| KeyError::Module { path: path.to_owned(), problem };
     let mut modules = MODULES.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(known) = modules.get(path) {
-        return Ok(known);
+        return Ok(known.clone());
     }
     if !path.is_absolute() {
         return Err(refuse("is not an absolute path; write the whole path of the module".to_owned()));
@@ -32,12 +32,11 @@ pub(super) fn load(path: &Path) -> Result<&'static Pkcs11, KeyError> {
         return Err(refuse("is not there; name the module's file, such as .../libsofthsm2.so".to_owned()));
     }
     let module = Pkcs11::new(path).map_err(|error| refuse(format!("cannot be loaded: {error}")))?;
-    // From here on it stays: finalizing it would end the sessions of everyone else in the process.
-    let module: &'static Pkcs11 = Box::leak(Box::new(module));
     match module.initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK)) {
-        Ok(()) | Err(Error::AlreadyInitialized | Error::Pkcs11(RvError::CryptokiAlreadyInitialized, _)) => {}
+        Ok(()) | Err(Error::Pkcs11(RvError::CryptokiAlreadyInitialized, _)) => {}
         Err(error) => return Err(refuse(format!("cannot be initialised: {error}"))),
     }
-    modules.insert(path.to_owned(), module);
+    // Here it stays: finalizing it would end the sessions of everyone else in the process.
+    modules.insert(path.to_owned(), module.clone());
     Ok(module)
 }

@@ -57,7 +57,7 @@ pub(super) struct Open {
 /// All sessions with one token.
 pub(super) struct Sessions {
     settings: TokenSettings,
-    module: &'static Pkcs11,
+    module: Pkcs11,
     pool: Mutex<Pool>,
     returned: Condvar,
     /// Why the PIN is not tried again.
@@ -100,8 +100,8 @@ impl Sessions {
         &self.settings
     }
 
-    pub(super) fn module(&self) -> &'static Pkcs11 {
-        self.module
+    pub(super) fn module(&self) -> &Pkcs11 {
+        &self.module
     }
 
     /// The refusal that names the token.
