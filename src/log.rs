@@ -39,8 +39,8 @@ use crate::{
     model::limits,
     store::{self, NoRoom, Room, StoreError},
     tlog::{
-        CheckpointError, Hash, HashReader as _, NodeId, NoteError, ProofError, VerifierKey, check_inclusion, leaf_hash, proof,
-        prove_consistency, prove_inclusion, root_of,
+        CheckpointError, Hash, HashReader as _, NodeId, NoteError, ProofError, VerifierKey, check_inclusion, leaf_hash,
+        proof, prove_consistency, prove_inclusion, root_of,
     },
 };
 pub use chain::{Logs, Position};

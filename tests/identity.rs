@@ -7,7 +7,7 @@ use aws_lc_rs::hmac;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use countersign::{
     identity::{Authenticator, Credentials, Issuer as IssuerSettings, Refusal, Rule, Settings, SubjectForm},
-    model::{Caller, Role},
+    model::{Caller, KeyName, Role},
 };
 use futures_util::future::{join, join_all};
 use jiff::{SignedDuration, Timestamp};
@@ -614,7 +614,7 @@ async fn rules_give_managed_keys() {
         ("spiffe://example.org/root", vec![]),
     ] {
         let caller = ask(&authenticator, &issuer.token(json!({ "sub": subject })), Timestamp::now()).await.unwrap();
-        assert_eq!(caller.keys.iter().map(|key| key.as_str()).collect::<Vec<_>>(), wanted, "{subject}");
+        assert_eq!(caller.keys.iter().map(KeyName::as_str).collect::<Vec<_>>(), wanted, "{subject}");
     }
 }
 
@@ -654,10 +654,12 @@ async fn wrong_settings_are_refused_by_entry() {
         let error = ok(toml).unwrap().expect_err(toml).to_string();
         assert!(error.contains(wanted), "{toml}: {error}");
     }
-    for unknown in
-        ["issuer='x'", "[[issuers]]\nurl='https://a'\naud='x'", "[[rules]]\nissuer='a'\nsubject='b'\nroles=['root']",
-        "[[rules]]\nissuer='a'\nsubject='b'\nroles=['builder']\nkeys=['No']"]
-    {
+    for unknown in [
+        "issuer='x'",
+        "[[issuers]]\nurl='https://a'\naud='x'",
+        "[[rules]]\nissuer='a'\nsubject='b'\nroles=['root']",
+        "[[rules]]\nissuer='a'\nsubject='b'\nroles=['builder']\nkeys=['No']",
+    ] {
         assert!(ok(unknown).is_err(), "{unknown}");
     }
     let settings = "[[issuers]]\nurl='https://a.example'\nsubject='github'\n[[rules]]\nissuer='https://a.example'\nsubject='**'\nroles=['admin']";

@@ -4,6 +4,7 @@ pub mod search;
 
 use std::{fs, path::Path, process::Output};
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use countersign::{
     grpc::v1::{
         self, key_service_client::KeyServiceClient, log_service_client::LogServiceClient,
@@ -99,9 +100,8 @@ fn a_file_is_signed_with_a_named_key_and_verified_by_its_public_key() {
     let shown = daemon.cli("other", &["key", "show", "release", "--pem"]);
     fs::write(&pem, &shown.stdout).unwrap();
 
-    let verify = |key: &str| {
-        crate::daemon::run(&["verify", "--bundle", &bundle, "--trusted-root", root, "--key", key, &tool])
-    };
+    let verify =
+        |key: &str| crate::daemon::run(&["verify", "--bundle", &bundle, "--trusted-root", root, "--key", key, &tool]);
     assert!(done(&verify(&pem)).contains("signer:         key sha256:"));
     let other = at("other.pub");
     done(&daemon.cli("admin", &["key", "create", "nightly"]));
@@ -118,9 +118,8 @@ fn a_file_is_signed_with_a_named_key_and_verified_by_its_public_key() {
     assert_ne!(fs::read(&newest).unwrap(), fs::read(&pem).unwrap());
     let first = daemon.cli("other", &["key", "show", "release", "--pem", "--version", "1"]);
     assert_eq!(first.stdout, fs::read(&pem).unwrap());
-    let by = |key: &str| {
-        crate::daemon::run(&["verify", "--bundle", &second, "--trusted-root", root, "--key", key, &tool])
-    };
+    let by =
+        |key: &str| crate::daemon::run(&["verify", "--bundle", &second, "--trusted-root", root, "--key", key, &tool]);
     done(&by(&newest));
     refused(&by(&pem), "NOT verified");
 
@@ -131,7 +130,7 @@ fn a_file_is_signed_with_a_named_key_and_verified_by_its_public_key() {
     let der = PublicDer::of(&fs::read_to_string(&pem).unwrap());
     assert_eq!(material["publicKey"]["hint"], der.hint());
     assert_eq!(material["timestampVerificationData"]["rfc3161Timestamps"].as_array().unwrap().len(), 1);
-    let body = der.decode(material["tlogEntries"][0]["canonicalizedBody"].as_str().unwrap());
+    let body = decode(material["tlogEntries"][0]["canonicalizedBody"].as_str().unwrap());
     let body: Value = serde_json::from_slice(&body).unwrap();
     let verifier = &body["spec"]["hashedRekordV002"]["signature"]["verifier"];
     assert_eq!(verifier["publicKey"]["rawBytes"], der.base64());
@@ -152,7 +151,8 @@ fn a_file_is_signed_with_a_named_key_and_verified_by_its_public_key() {
     refused(&daemon.cli("admin", &["key", "enable", "release"]), "SIGNING_KEY_REVOKED");
     let again = done(&daemon.cli("admin", &["key", "revoke", "release", "--reason", "stolen"]));
     assert!(again.contains("it was so already") && !again.contains("\n  revoked "), "{again}");
-    let doctor = done(&daemon.command("admin", &["doctor", "--config", daemon.config().to_str().unwrap()]).output().unwrap());
+    let doctor =
+        done(&daemon.command("admin", &["doctor", "--config", daemon.config().to_str().unwrap()]).output().unwrap());
     assert!(doctor.contains("managed keys"), "{doctor}");
 }
 
@@ -165,18 +165,16 @@ impl PublicDer {
     }
 
     fn base64(&self) -> String {
-        use base64::Engine as _;
-        base64::engine::general_purpose::STANDARD.encode(&self.0)
+        STANDARD.encode(&self.0)
     }
 
     fn hint(&self) -> String {
         Self(Digest::of(&self.0).as_bytes().to_vec()).base64()
     }
+}
 
-    fn decode(&self, text: &str) -> Vec<u8> {
-        use base64::Engine as _;
-        base64::engine::general_purpose::STANDARD.decode(text).unwrap()
-    }
+fn decode(text: &str) -> Vec<u8> {
+    STANDARD.decode(text).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -228,7 +226,10 @@ async fn who_may_sign_with_which_key_is_a_rule_and_everybody_else_is_refused_by_
     expect(&keys.revoke_key(late).await.unwrap_err(), Code::InvalidArgument, "INVALID_ARGUMENT");
 
     // The same calls by whoever may: signed, timestamped and logged.
-    let requests = vec![attest("release"), v1::AttestRequest { predicate_type: "https://example.test/b".to_owned(), ..attest("release") }];
+    let requests = vec![
+        attest("release"),
+        v1::AttestRequest { predicate_type: "https://example.test/b".to_owned(), ..attest("release") },
+    ];
     let bundles = builder.attest_batch(v1::AttestBatchRequest { requests }).await.unwrap().into_inner().bundles;
     let root = root(&daemon);
     for bundle in &bundles {
@@ -239,7 +240,8 @@ async fn who_may_sign_with_which_key_is_a_rule_and_everybody_else_is_refused_by_
     assert_eq!(size(&daemon).await, before + 2);
     let entry = bundles[0].entry.clone().unwrap();
     let audit = daemon.log();
-    let line = audit.lines().find(|line| line.contains(&format!("#{}", entry.index)) && line.contains("signed")).unwrap();
+    let line =
+        audit.lines().find(|line| line.contains(&format!("#{}", entry.index)) && line.contains("signed")).unwrap();
     assert!(line.contains("release") && line.contains("spiffe://countersign.test/builder"), "who used it: {line}");
 }
 
@@ -255,7 +257,9 @@ async fn changes_of_keys_are_in_the_log_with_who_made_them() {
     let revoke = v1::RevokeKeyRequest { name: named("release"), reason: named("stolen"), since: String::new() };
     let revoked = keys.revoke_key(revoke).await.unwrap().into_inner();
     let mut log = LogServiceClient::new(daemon.channel("builder").await);
-    for (answer, event, versions) in [(&made, "created", 1..=1), (&rotated, "rotated", 2..=2), (&revoked, "revoked", 1..=2)] {
+    for (answer, event, versions) in
+        [(&made, "created", 1..=1), (&rotated, "rotated", 2..=2), (&revoked, "revoked", 1..=2)]
+    {
         let index = answer.entry.as_ref().unwrap().index;
         let request = v1::GetEntryRequest { index, with_payload: true, ..Default::default() };
         let entry = log.get_entry(request).await.unwrap().into_inner();
@@ -266,13 +270,17 @@ async fn changes_of_keys_are_in_the_log_with_who_made_them() {
         let key = answer.key.as_ref().unwrap();
         let touched = key.versions.iter().filter(|version| versions.contains(&version.number));
         let mut touched: Vec<_> = touched.map(|version| version.key.clone()).collect();
-        (subjects.sort(), touched.sort());
+        subjects.sort();
+        touched.sort();
         assert_eq!(subjects, touched);
         let bundle: Value = serde_json::from_slice(&entry.entry.unwrap().payload).unwrap();
-        let statement = PublicDer(Vec::new()).decode(bundle["dsseEnvelope"]["payload"].as_str().unwrap());
+        let statement = decode(bundle["dsseEnvelope"]["payload"].as_str().unwrap());
         let statement: Value = serde_json::from_slice(&statement).unwrap();
         assert_eq!(statement["predicate"]["event"], event);
-        assert_eq!(statement["predicate"]["by"].as_str().unwrap().split(' ').next(), Some("spiffe://countersign.test/admin"));
+        assert_eq!(
+            statement["predicate"]["by"].as_str().unwrap().split(' ').next(),
+            Some("spiffe://countersign.test/admin")
+        );
     }
     // No builder can write such a record.
     let forged = v1::AttestRequest {
@@ -318,7 +326,7 @@ async fn a_policy_that_names_the_key_admits_what_it_signed_until_it_is_revoked()
         let image = v1::SignRequest { kind: v1::ArtifactKind::Image.into(), ..sign(key, &digest(text)) };
         signing.sign(image).await.unwrap();
     }
-    assert_eq!(judge(digest("released")).await, (v1::Decision::Allow, vec![]));
+    assert_eq!(judge(digest("released")).await.0, v1::Decision::Allow);
     let not_allowed = (v1::Decision::Deny, vec!["IDENTITY_NOT_ALLOWED".to_owned()]);
     assert_eq!(judge(digest("nightly")).await, not_allowed);
     assert_eq!(judge(digest("keyless")).await, not_allowed);
@@ -367,9 +375,10 @@ async fn the_key_that_is_proven_is_the_one_that_signed() {
             let der = der.base64();
             move |value: &mut Value| {
                 let at = value.pointer_mut(body).unwrap();
-                let plain = PublicDer(Vec::new()).decode(at.as_str().unwrap());
+                let plain = decode(at.as_str().unwrap());
                 let mut entry: Value = serde_json::from_slice(&plain).unwrap();
-                entry["spec"]["hashedRekordV002"]["signature"]["verifier"]["publicKey"]["rawBytes"] = der.as_str().into();
+                entry["spec"]["hashedRekordV002"]["signature"]["verifier"]["publicKey"]["rawBytes"] =
+                    der.as_str().into();
                 *at = PublicDer(entry.to_string().into_bytes()).base64().into();
             }
         };
@@ -407,7 +416,9 @@ fn no_private_key_lies_open_in_the_data_directory() {
     assert_eq!(search::found(&daemon.data(), &secrets), Vec::<String>::new());
 
     // The control: in a copy that was not sealed, the same search finds every one of them, in each of their forms.
-    for (form, secret) in secrets.iter().flat_map(|secret| search::forms(secret).into_iter().map(move |form| (form, secret))) {
+    for (form, secret) in
+        secrets.iter().flat_map(|secret| search::forms(secret).into_iter().map(move |form| (form, secret)))
+    {
         let copy = tempfile::tempdir().unwrap();
         fs::create_dir(copy.path().join("deep")).unwrap();
         let bytes = [b"before".as_slice(), &form, b"after"].concat();

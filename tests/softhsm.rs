@@ -195,7 +195,8 @@ async fn every_key_that_signs_is_on_the_token_and_not_in_the_directory() {
 
     let text = fs::read_to_string(daemon.path().join("kek")).unwrap();
     let sealed = search::unsealed(&daemon.data(), &text);
-    let on_token: Vec<_> = sealed.iter().filter(|(_, body)| body.starts_with(b"pkcs11:token=ca%20token;object=")).collect();
+    let on_token: Vec<_> =
+        sealed.iter().filter(|(_, body)| body.starts_with(b"pkcs11:token=ca%20token;object=")).collect();
     assert_eq!(on_token.len(), 7, "six roles and the managed key");
     for (role, body) in on_token {
         let body = String::from_utf8(body.clone()).unwrap();
@@ -270,7 +271,8 @@ async fn a_token_that_is_gone_is_told_and_comes_back() {
     daemon.stop();
     fs::rename(&tokens, soft.path("pulled")).unwrap();
     fs::create_dir(&tokens).unwrap();
-    let started = daemon.command("builder", &["serve", "--config", daemon.config().to_str().unwrap()]).output().unwrap();
+    let started =
+        daemon.command("builder", &["serve", "--config", daemon.config().to_str().unwrap()]).output().unwrap();
     assert!(!started.status.success() && text(&started).contains("is not there"), "{}", text(&started));
 }
 
@@ -293,11 +295,26 @@ fn another_key_under_the_same_name_is_refused() {
         .unwrap();
     assert!(made.status.success(), "{}", text(&made));
     soft.util(&[
-        "--import", foreign.to_str().unwrap(), "--token", LABEL, "--label", &object, "--id", &id, "--pin", PIN,
+        "--import",
+        foreign.to_str().unwrap(),
+        "--token",
+        LABEL,
+        "--label",
+        &object,
+        "--id",
+        &id,
+        "--pin",
+        PIN,
     ]);
-    let started = daemon.command("builder", &["serve", "--config", daemon.config().to_str().unwrap()]).output().unwrap();
-    assert!(!started.status.success() && text(&started).contains("has another key under the name"), "{}", text(&started));
-    let doctor = daemon.command("builder", &["doctor", "--config", daemon.config().to_str().unwrap()]).output().unwrap();
+    let started =
+        daemon.command("builder", &["serve", "--config", daemon.config().to_str().unwrap()]).output().unwrap();
+    assert!(
+        !started.status.success() && text(&started).contains("has another key under the name"),
+        "{}",
+        text(&started)
+    );
+    let doctor =
+        daemon.command("builder", &["doctor", "--config", daemon.config().to_str().unwrap()]).output().unwrap();
     assert!(text(&doctor).contains("has another key under the name"), "{}", text(&doctor));
     // The right token, and the service is as it was.
     fs::remove_dir_all(soft.path("tokens")).unwrap();
@@ -337,14 +354,18 @@ fn what_cannot_be_used_is_refused_before_anything_is_made() {
     let inside = data.join("pin");
     refuse(&changed("--pkcs11-pin-file", inside.to_str().unwrap()), "must not lie");
     refuse(&soft.arguments(&[]), "name the keys");
-    let no_pin: Vec<String> = soft.arguments(&["ca"]).into_iter().filter(|argument| !argument.contains("pin")).collect();
+    let no_pin: Vec<String> =
+        soft.arguments(&["ca"]).into_iter().filter(|argument| !argument.contains("pin")).collect();
     refuse(&no_pin, "needs module, token and one of");
     // A module that has no Ed25519.
     soft.configure("slots.mechanisms = -CKM_EDDSA,CKM_EC_EDWARDS_KEY_PAIR_GEN");
     refuse(&soft.arguments(&["ca", "log"]), "does not sign with Ed25519");
     done(&soft.init(&data, &soft.arguments(&["ca"])));
     let settings = fs::read_to_string(data.join("countersign.toml")).unwrap();
-    assert!(settings.contains("[pkcs11]") && settings.contains("keys = [\"ca\"]") && !settings.contains(PIN), "{settings}");
+    assert!(
+        settings.contains("[pkcs11]") && settings.contains("keys = [\"ca\"]") && !settings.contains(PIN),
+        "{settings}"
+    );
     assert!(settings.contains("pin_file = "), "{settings}");
 }
 

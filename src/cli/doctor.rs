@@ -6,7 +6,11 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 
 use super::{Global, Output, print};
-use crate::{config::Config, keys::{Keyring, ManagedKeys, Public}, model::policy::PolicySet};
+use crate::{
+    config::Config,
+    keys::{Keyring, ManagedKeys, Public},
+    model::policy::PolicySet,
+};
 
 /// Looks at configuration, data directory, keys, policy and listeners; each line is ok, warn or FAIL with what to do.
 #[derive(Debug, clap::Args)]

@@ -152,7 +152,9 @@ pub async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
 fn custody(pkcs11: &Pkcs11) -> anyhow::Result<Custody> {
     let Some(settings) = pkcs11.token()? else { return Ok(Custody::default()) };
     if pkcs11.keys.is_empty() {
-        bail!("--pkcs11-module without --pkcs11-key: name the keys that are to be on the token, such as --pkcs11-key ca");
+        bail!(
+            "--pkcs11-module without --pkcs11-key: name the keys that are to be on the token, such as --pkcs11-key ca"
+        );
     }
     Ok(Custody::with_token(Token::open(settings)?, pkcs11.keys.iter().copied())?)
 }

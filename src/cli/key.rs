@@ -170,9 +170,7 @@ fn text(key: &v1::ManagedKey) -> String {
 }
 
 fn as_json(key: &v1::ManagedKey) -> Value {
-    let version = |version: &v1::ManagedKeyVersion| {
-        json!({"number": version.number, "madeAt": version.made_at, "key": version.key, "publicKey": version.public_key})
-    };
+    let version = |version: &v1::ManagedKeyVersion| json!({"number": version.number, "madeAt": version.made_at, "key": version.key, "publicKey": version.public_key});
     json!({
         "name": key.name, "state": key.state, "yours": key.yours,
         "versions": key.versions.iter().map(version).collect::<Vec<_>>(),

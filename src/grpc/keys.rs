@@ -79,9 +79,7 @@ impl KeyFace {
         for key in keys {
             let target = v1::revoke_request::Target::Key(key);
             let revocation = release::revocation_of(revoke_request(target, request), now)?;
-            let covers = |known: &Revocation| {
-                known.target == revocation.target && known.since <= revocation.since
-            };
+            let covers = |known: &Revocation| known.target == revocation.target && known.since <= revocation.since;
             if known.iter().any(|(known, _)| covers(known)) {
                 continue;
             }
@@ -94,10 +92,7 @@ impl KeyFace {
 
 #[tonic::async_trait]
 impl key_service_server::KeyService for KeyFace {
-    async fn list_keys(
-        &self,
-        request: Request<v1::ListKeysRequest>,
-    ) -> Result<Response<v1::ListKeysResponse>, Status> {
+    async fn list_keys(&self, request: Request<v1::ListKeysRequest>) -> Result<Response<v1::ListKeysResponse>, Status> {
         let caller = authorize(&request, &Role::ALL)?;
         let keys = self.signing.managed().map(|keys| keys.list()).unwrap_or_default();
         let keys = keys.into_iter().map(|key| managed(key, &caller)).collect();
@@ -106,8 +101,7 @@ impl key_service_server::KeyService for KeyFace {
 
     async fn get_key(&self, request: Request<v1::GetKeyRequest>) -> Result<Response<v1::GetKeyResponse>, Status> {
         let caller = authorize(&request, &Role::ALL)?;
-        let name: KeyName =
-            request.into_inner().name.parse().map_err(|source| status::invalid("name", &source))?;
+        let name: KeyName = request.into_inner().name.parse().map_err(|source| status::invalid("name", &source))?;
         let keys = self.signing.managed().ok_or_else(|| refusal(&KeyChangeError::NoStore))?;
         let key = keys.get(&name).map_err(|refused| key_refusal(&refused))?;
         Ok(Response::new(v1::GetKeyResponse { key: Some(managed(key, &caller)) }))

@@ -13,8 +13,8 @@ use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::{auth::authorize, convert, status, v1};
 use crate::{
-    log::LogError,
     keys::{KeyError, KeyRefusal},
+    log::LogError,
     model::{Caller, Digest, ImageRef, KeyName, Role, Statement, StatementError, Subject, limits, predicate},
     signing::{Content, Signed, Signing, SigningError},
 };
@@ -124,7 +124,10 @@ impl v1::signing_service_server::SigningService for SigningFace {
         }
         let named = requests.first().map(|first| first.key.clone()).unwrap_or_default();
         if requests.iter().any(|request| request.key != named) {
-            return Err(status::invalid("requests.key", &"a batch is signed by one key; name the same in all requests"));
+            return Err(status::invalid(
+                "requests.key",
+                &"a batch is signed by one key; name the same in all requests",
+            ));
         }
         let key = key_of(&named)?;
         let jobs = requests.into_iter().map(attest_job).collect::<Result<_, _>>()?;

@@ -100,7 +100,10 @@ fn compile(index: usize, rule: &Rule) -> Result<Compiled, IdentityError> {
         return Err(wrong("roles", "is empty; name at least one role".to_owned()));
     }
     if !rule.keys.is_empty() && !rule.roles.iter().any(|role| [Role::Builder, Role::Admin].contains(role)) {
-        return Err(wrong("keys", "is of no use without the role builder, which signs; add it, or leave keys out".to_owned()));
+        return Err(wrong(
+            "keys",
+            "is of no use without the role builder, which signs; add it, or leave keys out".to_owned(),
+        ));
     }
     let claims = rule.claims.iter().map(|(name, pattern)| {
         let pattern = Pattern::parse(pattern).map_err(|problem| wrong(&format!("claims.{name}"), problem))?;

@@ -14,7 +14,7 @@ use super::{
     KeyError,
     ec::{Curve, EcKey},
     log_key::LogKey,
-    pkcs11::{Kind, KeyUri, SCHEME, Token},
+    pkcs11::{KeyUri, Kind, SCHEME, Token},
 };
 
 /// A role whose key can be on a token. The local TLS authority's cannot: it issues certificates for clients offline.
@@ -39,8 +39,7 @@ pub enum TokenRole {
 
 impl TokenRole {
     /// All of them.
-    pub const ALL: [Self; 7] =
-        [Self::CaRoot, Self::Ca, Self::Sct, Self::Log, Self::TsaRoot, Self::Tsa, Self::Managed];
+    pub const ALL: [Self; 7] = [Self::CaRoot, Self::Ca, Self::Sct, Self::Log, Self::TsaRoot, Self::Tsa, Self::Managed];
 
     /// Its name in configuration and arguments.
     pub const fn as_str(self) -> &'static str {
@@ -173,6 +172,9 @@ pub(super) type Sealable = Zeroizing<Vec<u8>>;
 pub(super) fn no_token(uri: &KeyUri) -> KeyError {
     KeyError::Token {
         token: uri.token.clone(),
-        problem: format!("has the key {:?}, and no token is configured; set module, token and a PIN under [pkcs11]", uri.object),
+        problem: format!(
+            "has the key {:?}, and no token is configured; set module, token and a PIN under [pkcs11]",
+            uri.object
+        ),
     }
 }

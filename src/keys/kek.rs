@@ -83,8 +83,10 @@ fn credential(name: &str) -> Result<Zeroizing<Vec<u8>>, String> {
         return Err("is not a name; give the name alone, without a path".to_owned());
     }
     let Some(dir) = env::var_os("CREDENTIALS_DIRECTORY") else {
-        return Err("cannot be found: $CREDENTIALS_DIRECTORY is not set; run under a systemd unit with LoadCredential="
-            .to_owned());
+        return Err(
+            "cannot be found: $CREDENTIALS_DIRECTORY is not set; run under a systemd unit with LoadCredential="
+                .to_owned(),
+        );
     };
     // systemd guards these files with a directory of its own and access lists, which show up as group bits.
     let (bytes, _mode) = read(&Path::new(&dir).join(name)).map_err(|error| format!("cannot be read: {error}"))?;

@@ -34,8 +34,8 @@ use std::{
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use jiff::Timestamp;
 
-use self::manifest::{MANIFEST, Manifest, Named};
 pub use self::manifest::{KeyState, KeyVersion};
+use self::manifest::{MANIFEST, Manifest, Named};
 use super::{
     Custody, Kek, KekSource, KeyError,
     ec::{Curve, EcKey},
@@ -297,7 +297,7 @@ impl ManagedKeys {
     /// # Errors
     /// [`KeyRefusal::Unknown`], [`KeyRefusal::Revoked`].
     pub fn disable(&self, name: &KeyName) -> Result<Change, KeyRefusal> {
-        self.into_state(name, KeyState::Disabled, Event::Disabled)
+        self.with_state(name, KeyState::Disabled, Event::Disabled)
     }
 
     /// Plans that a disabled key signs again.
@@ -305,7 +305,7 @@ impl ManagedKeys {
     /// # Errors
     /// [`KeyRefusal::Unknown`], [`KeyRefusal::Revoked`].
     pub fn enable(&self, name: &KeyName) -> Result<Change, KeyRefusal> {
-        self.into_state(name, KeyState::Enabled, Event::Enabled)
+        self.with_state(name, KeyState::Enabled, Event::Enabled)
     }
 
     /// Plans that a key signs nothing any more, for good.
@@ -313,7 +313,7 @@ impl ManagedKeys {
     /// # Errors
     /// [`KeyRefusal::Unknown`].
     pub fn revoke(&self, name: &KeyName) -> Result<Change, KeyRefusal> {
-        self.into_state(name, KeyState::Revoked, Event::Revoked)
+        self.with_state(name, KeyState::Revoked, Event::Revoked)
     }
 
     fn with_version(
@@ -335,10 +335,10 @@ impl ManagedKeys {
             manifest.name_file(name, bytes);
         }
         manifest.put(name, named);
-        Ok(self.change(current, manifest, name, event, files)?)
+        Ok(planned(current, manifest, name, event, files)?)
     }
 
-    fn into_state(&self, name: &KeyName, state: KeyState, event: Event) -> Result<Change, KeyRefusal> {
+    fn with_state(&self, name: &KeyName, state: KeyState, event: Event) -> Result<Change, KeyRefusal> {
         let current = self.current();
         let mut named = current.manifest.named(name).ok_or_else(|| KeyRefusal::Unknown(name.clone()))?;
         if named.state == KeyState::Revoked && state != KeyState::Revoked {
@@ -347,20 +347,7 @@ impl ManagedKeys {
         let mut manifest = current.manifest.clone();
         named.state = state;
         manifest.put(name, named);
-        Ok(self.change(&current, manifest, name, event, Vec::new())?)
-    }
-
-    fn change(
-        &self,
-        current: &State,
-        manifest: Manifest,
-        name: &KeyName,
-        event: Event,
-        files: Vec<(String, Vec<u8>)>,
-    ) -> Result<Change, KeyError> {
-        let key = manifest.key(name).ok_or(KeyError::Crypto("find the key that was changed"))?;
-        let is_done = current.manifest.key(name).is_some_and(|before| before == key);
-        Ok(Change { event, key, is_done, manifest, files, base: current.manifest.mac().to_owned() })
+        Ok(planned(&current, manifest, name, event, Vec::new())?)
     }
 
     /// Makes a planned change: on disk first, then for everyone who asks.
@@ -381,7 +368,9 @@ impl ManagedKeys {
             let path = self.dir.join(name);
             // Left by a change that did not get to its manifest.
             match fs::remove_file(&path) {
-                Err(error) if error.kind() != ErrorKind::NotFound => return Err(vault::io("remove", &path, error).into()),
+                Err(error) if error.kind() != ErrorKind::NotFound => {
+                    return Err(vault::io("remove", &path, error).into());
+                }
                 _ => vault::write_new(&path, bytes)?,
             }
         }
@@ -390,6 +379,18 @@ impl ManagedKeys {
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(renewed);
         Ok(change.key)
     }
+}
+
+fn planned(
+    current: &State,
+    manifest: Manifest,
+    name: &KeyName,
+    event: Event,
+    files: Vec<(String, Vec<u8>)>,
+) -> Result<Change, KeyError> {
+    let key = manifest.key(name).ok_or(KeyError::Crypto("find the key that was changed"))?;
+    let is_done = current.manifest.key(name).is_some_and(|before| before == key);
+    Ok(Change { event, key, is_done, manifest, files, base: current.manifest.mac().to_owned() })
 }
 
 impl State {

@@ -113,6 +113,7 @@ impl Token {
     pub(super) fn generate(&self, kind: Kind, object: &str) -> Result<KeyUri, KeyError> {
         let mut id = [0; 16];
         rand::fill(&mut id).map_err(|_source| KeyError::Crypto("draw random bytes"))?;
+        let _hold = self.0.hold();
         let session = self.0.writing()?;
         let failed = |error| self.0.refuse(format!("cannot make a key: {error}"));
         let (public, private) = match kind {
@@ -145,7 +146,10 @@ impl Token {
             if self.public_key(&open.session, public, kind)? == key.spki {
                 return Ok(());
             }
-            Err(self.0.refuse(format!("has another key under the name {:?}; bring back the one that was made", key.object)).into())
+            Err(self
+                .0
+                .refuse(format!("has another key under the name {:?}; bring back the one that was made", key.object))
+                .into())
         })
     }
 

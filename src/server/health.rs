@@ -15,9 +15,9 @@ use tonic_health::pb::{
 
 use super::operations::Readiness;
 use crate::grpc::v1::{
-    admission_service_server as admission, key_service_server as keys, log_service_server as log, release_service_server as release,
-    rollback_service_server as rollback, signing_service_server as signing, trust_service_server as trust,
-    verification_service_server as verification,
+    admission_service_server as admission, key_service_server as keys, log_service_server as log,
+    release_service_server as release, rollback_service_server as rollback, signing_service_server as signing,
+    trust_service_server as trust, verification_service_server as verification,
 };
 
 /// How often a watch asks.

@@ -20,8 +20,8 @@ use super::{Clock, health, middleware::is_grpc, operations::Readiness, successio
 use crate::{
     config::Config,
     grpc::{
-        admission::Face, keys::KeyFace, log::LogFace, log_admin::LogAdminFace, release::ReleaseFace, rollback::RollbackFace,
-        signing::SigningFace, trust::Trust, v1, verification::VerificationFace,
+        admission::Face, keys::KeyFace, log::LogFace, log_admin::LogAdminFace, release::ReleaseFace,
+        rollback::RollbackFace, signing::SigningFace, trust::Trust, v1, verification::VerificationFace,
     },
     issuing::Issuing,
     keys::Keyring,

@@ -8,8 +8,8 @@ use jiff::Timestamp;
 use tokio::sync::Semaphore;
 
 use super::{
-    Authenticate, Certificates, Clock, Middleware, Readiness, ServerTls, Stopping, custody::Watch,
-    middleware::Refusal, middleware::plain, operations, public, succession, tls,
+    Authenticate, Certificates, Clock, Middleware, Readiness, ServerTls, Stopping, custody::Watch, middleware::Refusal,
+    middleware::plain, operations, public, succession, tls,
 };
 use crate::{
     admission::{self, Admission},

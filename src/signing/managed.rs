@@ -2,8 +2,8 @@
 //!
 //! What grants something (a new key, a new version, enabling) is recorded before it happens; what takes something away
 //! (disabling, revoking) happens before it is recorded. So a crash in between leaves a record of something that did not
-//! happen, or a key that signs nothing although no record says so, and never a key that signs and that nobody can
-//! account for. Asking again completes it.
+//! happen, or a key that signs nothing although no record says so (the audit log does), and never a key that signs and
+//! that nobody can account for.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -66,23 +66,19 @@ impl Signing {
         now: Timestamp,
     ) -> Result<(ManagedKey, Option<LogRef>), KeyChangeError> {
         let keys = Arc::clone(self.managed.as_ref().ok_or(KeyChangeError::NoStore)?);
-        let (planner, planned) = (Arc::clone(&keys), name.clone());
-        let planned = off_thread(move || plan(&planner, &planned, change, now)).await?;
+        let (store, wanted) = (Arc::clone(&keys), name.clone());
+        let planned = off_thread(move || plan(&store, &wanted, change, now)).await?;
         if planned.is_done {
             return Ok((planned.key, None));
         }
         let (event, statement) = (planned.event, record(&planned, reason, caller, now)?);
-        let (key, entry) = if event.grants() {
-            let entry = self.record_change(statement, caller, now).await?;
-            (off_thread(move || keys.commit(planned)).await?, entry)
-        } else {
-            let key = off_thread(move || keys.commit(planned)).await?;
-            (key, self.record_change(statement, caller, now).await?)
-        };
+        let before = if event.grants() { self.record_change(statement.clone(), caller, now).await? } else { None };
+        let key = off_thread(move || keys.commit(planned)).await?;
         tracing::warn!(
             target: "audit", action = "key", by = %caller.identity, key = %name, event = event.as_str(),
-            version = key.versions.len(), reason, entry = entry.as_ref().map(ToString::to_string), "managed key changed"
+            version = key.versions.len(), reason, "managed key changed"
         );
+        let entry = if event.grants() { before } else { self.record_change(statement, caller, now).await? };
         Ok((key, entry))
     }
 

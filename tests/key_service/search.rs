@@ -23,7 +23,8 @@ pub fn unsealed(data: &Path, kek: &str) -> Vec<(String, Vec<u8>)> {
                 continue;
             }
             let stem = path.file_stem().unwrap().to_str().unwrap();
-            let role = if folder == "managed" { format!("managed/{}", stem.replacen('.', "/", 1)) } else { stem.to_owned() };
+            let role =
+                if folder == "managed" { format!("managed/{}", stem.replacen('.', "/", 1)) } else { stem.to_owned() };
             found.push((role.clone(), unseal(&kek, &role, &fs::read(&path).unwrap())));
         }
     }
@@ -91,10 +92,8 @@ pub fn forms(secret: &Secret) -> Vec<Vec<u8>> {
 
 /// Which of them stand in which file below `data`.
 pub fn found(data: &Path, secrets: &[Secret]) -> Vec<String> {
-    let wanted: Vec<(&str, Vec<u8>)> = secrets
-        .iter()
-        .flat_map(|secret| forms(secret).into_iter().map(|form| (secret.name.as_str(), form)))
-        .collect();
+    let wanted: Vec<(&str, Vec<u8>)> =
+        secrets.iter().flat_map(|secret| forms(secret).into_iter().map(|form| (secret.name.as_str(), form))).collect();
     // One pass for all: a database has many megabytes.
     let literal = |form: &[u8]| form.iter().map(|byte| format!("\\x{byte:02x}")).collect::<String>();
     let any = wanted.iter().map(|(_, form)| literal(form)).collect::<Vec<_>>().join("|");

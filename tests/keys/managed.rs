@@ -61,10 +61,10 @@ fn a_key_lives_through_its_states_and_versions_and_reopens_as_it_was() {
     assert_eq!(second.version(), 2);
     assert_ne!(second.spki(), first.spki());
     let shown = keys.get(&release).unwrap();
-    assert_eq!(shown.versions.iter().map(|version| version.key).collect::<Vec<_>>(), [
-        Digest::of(first.spki()),
-        Digest::of(second.spki())
-    ]);
+    assert_eq!(
+        shown.versions.iter().map(|version| version.key).collect::<Vec<_>>(),
+        [Digest::of(first.spki()), Digest::of(second.spki())]
+    );
 
     let again = open(dir.path()).unwrap();
     assert_eq!(again.list(), keys.list());
@@ -151,7 +151,8 @@ fn sealed_files_cannot_be_exchanged() {
     let keys = with_release(dir.path());
     keys.commit(keys.create(&name("other"), now()).unwrap()).unwrap();
     let managed = dir.path().join("data/managed");
-    let (sealed, pem) = (fs::read(managed.join("other.1.key")).unwrap(), fs::read(managed.join("other.1.pem")).unwrap());
+    let (sealed, pem) =
+        (fs::read(managed.join("other.1.key")).unwrap(), fs::read(managed.join("other.1.pem")).unwrap());
     fs::write(managed.join("release.1.key"), sealed).unwrap();
     fs::write(managed.join("release.1.pem"), pem).unwrap();
     assert!(matches!(open(dir.path()), Err(KeyError::Damaged { .. })));

@@ -1,11 +1,6 @@
 //! What there is of managed keys, and in which state: one file, authenticated under the key-encryption key.
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    io::ErrorKind,
-    path::Path,
-};
+use std::{collections::BTreeMap, fs, io::ErrorKind, path::Path};
 
 use aws_lc_rs::hmac;
 use jiff::Timestamp;
@@ -95,7 +90,8 @@ impl Manifest {
             Ok(_long) => return Err(damaged("is longer than any that this version writes")),
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 // A crash between making the directory and its first manifest leaves nothing else in it.
-                let named = |entry: std::io::Result<fs::DirEntry>| entry.is_ok_and(|entry| entry.file_name() != NEW_MANIFEST);
+                let named =
+                    |entry: std::io::Result<fs::DirEntry>| entry.is_ok_and(|entry| entry.file_name() != NEW_MANIFEST);
                 let lost = fs::read_dir(dir).is_ok_and(|mut entries| entries.any(named));
                 return if lost { Err(damaged("is missing")) } else { Self::empty(kek) };
             }

@@ -1,5 +1,5 @@
-//! The PKCS#11 modules of this process. A module is initialised once for the whole process (PKCS#11 §5.4) and never let
-//! go: whoever opens the same path again gets the same one. It is code that runs inside of us, so its path comes from
+//! The PKCS#11 modules of this process. A module is initialised for the whole process at once (PKCS#11 §5.4) and never
+//! unloaded: whoever opens the same path again gets the same one. It is code that runs inside of us, so its path comes from
 //! the configuration alone.
 
 use std::{
@@ -32,11 +32,23 @@ pub(super) fn load(path: &Path) -> Result<Pkcs11, KeyError> {
         return Err(refuse("is not there; name the module's file, such as .../libsofthsm2.so".to_owned()));
     }
     let module = Pkcs11::new(path).map_err(|error| refuse(format!("cannot be loaded: {error}")))?;
-    match module.initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK)) {
-        Ok(()) | Err(Error::Pkcs11(RvError::CryptokiAlreadyInitialized, _)) => {}
-        Err(error) => return Err(refuse(format!("cannot be initialised: {error}"))),
-    }
-    // Here it stays: finalizing it would end the sessions of everyone else in the process.
+    initialise(&module).map_err(|error| refuse(format!("cannot be initialised: {error}")))?;
     modules.insert(path.to_owned(), module.clone());
     Ok(module)
+}
+
+fn initialise(module: &Pkcs11) -> Result<(), Error> {
+    match module.initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK)) {
+        Ok(()) | Err(Error::Pkcs11(RvError::CryptokiAlreadyInitialized, _)) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Lets the module begin anew: some look for tokens only then. Every session with it ends.
+pub(super) fn restart(module: &Pkcs11) -> Result<(), Error> {
+    match module.clone().finalize() {
+        Ok(()) | Err(Error::Pkcs11(RvError::CryptokiNotInitialized, _)) => {}
+        Err(error) => return Err(error),
+    }
+    initialise(module)
 }

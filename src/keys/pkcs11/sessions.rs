@@ -2,12 +2,13 @@
 //!
 //! A session ends when the token is pulled, the connection to it breaks or the module restarts, and says so at its next
 //! use. Then it is thrown away and the work is tried once more with a new session, logged in anew. That is harmless: to
-//! sign twice is to have two signatures of which one is thrown away. A PIN that was refused is not tried again before
+//! sign twice is to have two signatures of which one is thrown away. Where no session can be had, the module itself begins
+//! anew, at most every five seconds and only while nobody else is in it: many find a token again only then. A PIN that was refused is not tried again before
 //! the service is restarted: tokens lock themselves after a few.
 
 use std::{
     collections::HashMap,
-    sync::{Condvar, Mutex, OnceLock, PoisonError},
+    sync::{Condvar, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard},
     time::{Duration, Instant},
 };
 
@@ -28,8 +29,13 @@ const MOST: usize = 8;
 /// How long a signature waits for a session while all are in use.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// The least time between two fresh starts of the module.
+const RESTART_PAUSE: Duration = Duration::from_secs(5);
+
 /// Why work on a token failed.
 pub(super) enum Trouble {
+    /// No session can be had.
+    Gone(KeyError),
     /// What the module said.
     Module(Error),
     /// Something that another session would not mend.
@@ -60,6 +66,10 @@ pub(super) struct Sessions {
     module: Pkcs11,
     pool: Mutex<Pool>,
     returned: Condvar,
+    /// Read by whoever uses the module, written by whoever lets it begin anew.
+    using: RwLock<()>,
+    /// When it last began anew.
+    restarted: Mutex<Option<Instant>>,
     /// Why the PIN is not tried again.
     locked_out: OnceLock<String>,
 }
@@ -92,6 +102,8 @@ impl Sessions {
             module,
             pool: Mutex::default(),
             returned: Condvar::new(),
+            using: RwLock::default(),
+            restarted: Mutex::default(),
             locked_out: OnceLock::new(),
         })
     }
@@ -115,36 +127,70 @@ impl Sessions {
         what: &'static str,
         work: impl Fn(&mut Open) -> Result<T, Trouble>,
     ) -> Result<T, KeyError> {
+        let attempt = || {
+            let _using = self.hold();
+            self.attempt(&work)
+        };
+        let first = attempt();
+        let done = if matches!(first, Err(Trouble::Gone(_))) && self.restart() { attempt() } else { first };
+        done.map_err(|trouble| self.error(what, trouble))
+    }
+
+    fn attempt<T>(&self, work: impl Fn(&mut Open) -> Result<T, Trouble>) -> Result<T, Trouble> {
         let (_lease, idle) = self.lease()?;
         if let Some(mut open) = idle {
             match work(&mut open) {
-                Ok(done) => {
-                    self.give_back(open);
-                    return Ok(done);
-                }
-                Err(Trouble::Final(error)) => {
-                    self.give_back(open);
-                    return Err(error);
-                }
                 Err(Trouble::Module(error)) => {
-                    tracing::warn!(%error, token = self.settings.token, "a session with the token ended; another one is opened");
+                    let token = &self.settings.token;
+                    tracing::warn!(%error, token, "a session with the token ended; another one is opened");
+                }
+                answer => {
+                    self.give_back(open);
+                    return answer;
                 }
             }
         }
         let mut open = Open { session: self.open(false)?, handles: HashMap::new() };
-        match work(&mut open) {
-            Ok(done) => {
-                self.give_back(open);
-                Ok(done)
-            }
-            Err(Trouble::Final(error)) => Err(error),
-            Err(Trouble::Module(error)) => Err(self.refuse(format!("cannot {what}: {error}"))),
+        let answer = work(&mut open);
+        if answer.is_ok() {
+            self.give_back(open);
         }
+        answer
+    }
+
+    fn error(&self, what: &str, trouble: Trouble) -> KeyError {
+        match trouble {
+            Trouble::Gone(error) | Trouble::Final(error) => error,
+            Trouble::Module(error) => self.refuse(format!("cannot {what}: {error}")),
+        }
+    }
+
+    /// Lets the module begin anew, unless somebody is in it or it did a moment ago; whether it did.
+    fn restart(&self) -> bool {
+        let Ok(_alone) = self.using.try_write() else { return false };
+        let mut last = self.restarted.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.is_some_and(|at| at.elapsed() < RESTART_PAUSE) {
+            return false;
+        }
+        *last = Some(Instant::now());
+        self.pool.lock().unwrap_or_else(PoisonError::into_inner).idle.clear();
+        let restarted = module::restart(&self.module);
+        let token = &self.settings.token;
+        match &restarted {
+            Ok(()) => tracing::info!(token, "the module of the token began anew"),
+            Err(error) => tracing::warn!(%error, token, "the module of the token cannot begin anew"),
+        }
+        restarted.is_ok()
+    }
+
+    /// Keeps the module from beginning anew meanwhile.
+    pub(super) fn hold(&self) -> RwLockReadGuard<'_, ()> {
+        self.using.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A session of its own that may write, for making keys.
     pub(super) fn writing(&self) -> Result<Session, KeyError> {
-        self.open(true)
+        self.open(true).map_err(|trouble| self.error("open a session", trouble))
     }
 
     /// The slot that the token is in now: it may have moved.
@@ -169,13 +215,13 @@ impl Sessions {
         }
     }
 
-    fn open(&self, writing: bool) -> Result<Session, KeyError> {
-        let slot = self.slot()?;
-        let failed = |error: Error| self.refuse(format!("opens no session: {error}"));
+    fn open(&self, writing: bool) -> Result<Session, Trouble> {
+        let slot = self.slot().map_err(Trouble::Gone)?;
+        let failed = |error: Error| Trouble::Gone(self.refuse(format!("opens no session: {error}")));
         let session = if writing { self.module.open_rw_session(slot) } else { self.module.open_ro_session(slot) };
         let session = session.map_err(failed)?;
         if let Some(why) = self.locked_out.get() {
-            return Err(self.refuse(why.clone()));
+            return Err(self.refuse(why.clone()).into());
         }
         let pin = self.settings.pin.load()?;
         match session.login(UserType::User, Some(&AuthPin::new(pin.as_str().into()))) {
@@ -185,9 +231,9 @@ impl Sessions {
                     "refuses the PIN from {}; correct it, and restart (it is not tried again: tokens lock themselves)",
                     self.settings.pin
                 );
-                Err(self.refuse(self.locked_out.get_or_init(|| why).clone()))
+                Err(self.refuse(self.locked_out.get_or_init(|| why).clone()).into())
             }
-            Err(error) => Err(self.refuse(format!("lets nobody in: {error}"))),
+            Err(error) => Err(Trouble::Gone(self.refuse(format!("lets nobody in: {error}")))),
         }
     }
 
