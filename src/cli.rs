@@ -14,6 +14,7 @@ pub mod deployment;
 pub mod doctor;
 pub mod health;
 pub mod init;
+pub mod key;
 pub mod log;
 mod log_admin;
 mod log_mirror;
@@ -148,6 +149,8 @@ pub enum Command {
     Approve(approve::Args),
     /// Take back an artifact, a key or an identity.
     Revoke(revoke::Args),
+    /// Managed keys: make, show, rotate, disable, revoke.
+    Key(key::Args),
     /// Test policies.
     Policy(policy::Args),
     /// Trust material: trusted root, signing configuration, client certificates.
@@ -194,6 +197,7 @@ async fn dispatch(command: Command, global: &Global) -> anyhow::Result<ExitCode>
         Command::Health(args) => Box::pin(health::run(args, global)).await,
         Command::Approve(args) => Box::pin(approve::run(args, global)).await,
         Command::Revoke(args) => Box::pin(revoke::run(args, global)).await,
+        Command::Key(args) => Box::pin(key::run(args, global)).await,
         Command::Policy(args) => Box::pin(policy::run(args, global)).await,
         Command::Trust(args) => Box::pin(trust::run(args, global)).await,
         Command::Witness(args) => Box::pin(witness::run(args, global)).await,

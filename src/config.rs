@@ -20,7 +20,13 @@ use std::{
 
 use serde::Deserialize;
 
-use crate::{keys::KekSource, log::witnessing::Mode, model::limits, recording::Whose, sigstore::limits::Allowance};
+use crate::{
+    keys::{Custody, KekSource, KeyError, PinSource, Token, TokenRole, TokenSettings},
+    log::witnessing::Mode,
+    model::limits,
+    recording::Whose,
+    sigstore::limits::Allowance,
+};
 
 /// The file that is read from the data directory when no `--config` is given.
 pub const FILE_NAME: &str = "countersign.toml";
@@ -84,6 +90,8 @@ pub struct Config {
     pub tls: Tls,
     /// Where the key-encryption key comes from.
     pub kek: Kek,
+    /// The token that has some of the keys.
+    pub pkcs11: Pkcs11,
     /// Who may call, and with which roles.
     pub identity: crate::identity::Settings,
     /// How image registries are reached.
@@ -205,6 +213,51 @@ pub struct Kek {
     pub credential: Option<String>,
 }
 
+/// `[pkcs11]`: a token (hardware module, smart card, `SoftHSM`) that has private keys which never leave it. Which keys those
+/// are is said at `countersign init`, and stands in the sealed files; here is how they are reached.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Pkcs11 {
+    /// The module, a shared library: an absolute path. It runs inside of the service. Default: none, all keys are in files.
+    pub module: Option<PathBuf>,
+    /// The label of the token.
+    pub token: Option<String>,
+    /// A file that holds the PIN of the token's user; readable by the service's user alone.
+    pub pin_file: Option<PathBuf>,
+    /// The name of an environment variable that holds the PIN.
+    pub pin_env: Option<String>,
+    /// The name of a systemd credential that holds the PIN.
+    pub pin_credential: Option<String>,
+    /// Which keys are made on the token from now on: `log` (of a log that succeeds this one) and `managed` (named keys)
+    /// while the service runs; all of `ca-root`, `ca`, `sct`, `log`, `tsa-root`, `tsa` at init. Default: none. A key stays
+    /// where it was made.
+    pub keys: Vec<TokenRole>,
+}
+
+impl Pkcs11 {
+    /// How the token is reached, if there is one.
+    ///
+    /// # Errors
+    /// [`ConfigError::Conflict`] says what is missing, or too much.
+    pub fn token(&self) -> Result<Option<TokenSettings>, ConfigError> {
+        let conflict = |sentence: &str| Err(ConfigError::Conflict(format!("[pkcs11] {sentence}")));
+        let file = self.pin_file.clone().map(KekSource::File);
+        let env = self.pin_env.clone().map(KekSource::Env);
+        let credential = self.pin_credential.clone().map(KekSource::Credential);
+        let mut pins = [file, env, credential].into_iter().flatten();
+        match (&self.module, &self.token, pins.next(), pins.next()) {
+            (None, None, None, _) if self.keys.is_empty() => Ok(None),
+            (Some(_), Some(_), Some(_), Some(_)) => {
+                conflict("names more than one PIN; keep one of pin_file, pin_env and pin_credential")
+            }
+            (Some(module), Some(token), Some(pin), None) if !token.is_empty() => {
+                Ok(Some(TokenSettings { module: module.clone(), token: token.clone(), pin: PinSource(pin) }))
+            }
+            _ => conflict("needs module, token and one of pin_file, pin_env and pin_credential"),
+        }
+    }
+}
+
 /// `[policy]`: what the judge applies.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -257,6 +310,7 @@ impl Default for Config {
             listen: Listen::default(),
             tls: Tls::default(),
             kek: Kek::default(),
+            pkcs11: Pkcs11::default(),
             identity: crate::identity::Settings::default(),
             registry: crate::registry::Settings::default(),
             policy: Policy::default(),
@@ -340,6 +394,9 @@ pub enum ConfigError {
         /// What does not fit.
         message: String,
     },
+    /// The token that is configured cannot be used.
+    #[error(transparent)]
+    Token(#[from] KeyError),
     /// Each field is valid, but not together.
     #[error("{0}")]
     Conflict(String),
@@ -380,6 +437,15 @@ impl Config {
         })
     }
 
+    /// Where keys are, besides sealed files: opens the token that is configured.
+    ///
+    /// # Errors
+    /// [`ConfigError::Conflict`], or what keeps the token from being used.
+    pub fn custody(&self) -> Result<Custody, ConfigError> {
+        let Some(settings) = self.pkcs11.token()? else { return Ok(Custody::default()) };
+        Ok(Custody::with_token(Token::open(settings)?, self.pkcs11.keys.iter().copied())?)
+    }
+
     /// Where the log stands.
     pub fn log_dir(&self) -> PathBuf {
         self.data.join("log")
@@ -412,6 +478,7 @@ impl Config {
         if sources.into_iter().filter(|given| *given).count() > 1 {
             return conflict("[kek] names more than one source; keep one of file, env and credential".to_owned());
         }
+        self.pkcs11.token()?;
         match (&self.witness.policy_file, self.witness.mode) {
             (Some(_), None) => {
                 return conflict(

@@ -3,6 +3,7 @@
 pub mod admission;
 pub mod auth;
 pub mod convert;
+pub mod keys;
 pub mod log;
 pub mod log_admin;
 pub mod release;

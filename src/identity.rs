@@ -291,7 +291,11 @@ impl Authenticator {
 
     fn caller(&self, identity: Identity, claims: &Claims, extensions: Extensions) -> Result<Caller, Refusal> {
         let roles = self.rules.roles(&identity, claims);
-        if roles.is_empty() { Err(Refusal::NoRole { identity }) } else { Ok(Caller { identity, roles, extensions }) }
+        if roles.is_empty() {
+            return Err(Refusal::NoRole { identity });
+        }
+        let keys = self.rules.keys(&identity, claims);
+        Ok(Caller { identity, roles, extensions, keys })
     }
 
     async fn bearer(&self, token: &str, now: Timestamp) -> Result<Bearer<'_>, Refusal> {

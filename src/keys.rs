@@ -4,7 +4,8 @@
 //! kept elsewhere; [`Keyring::open`] opens them. The private keys never leave this module: others ask for a
 //! certificate ([`Keyring::issue`]), a timestamp ([`Keyring::timestamp`]), a signature of the log
 //! ([`Keyring::log_key`]) or the public side ([`Keyring::trusted_root`]). Not here: who may ask (faces), what is
-//! signed (`signing`), hardware tokens (later). Design §4; certificate profile: `Sigstore` (Fulcio), RFC 5280,
+//! signed (`signing`). A key is in a sealed file or on a PKCS#11 token (`custody`); keys that callers name are in
+//! `managed`. Design §4; certificate profile: `Sigstore` (Fulcio), RFC 5280,
 //! RFC 6962 for the SCT, RFC 3161 and RFC 5816 for timestamps.
 //!
 //! ```text
@@ -22,8 +23,12 @@
 mod ca;
 mod cert;
 mod cosigner;
+mod custody;
 mod ec;
 mod kek;
+mod log_key;
+mod managed;
+mod pkcs11;
 mod seal;
 mod stamp_refusal;
 mod tls;
@@ -43,8 +48,12 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::model::{Extensions, Identity};
 pub use cosigner::Cosigner;
+pub use custody::{Custody, TokenRole, UnknownTokenRole};
 pub use ec::EphemeralKey;
 pub use kek::{Kek, KekSource};
+pub use log_key::LogKey;
+pub use managed::{Change, Event, KeyRefusal, KeyState, KeyVersion, ManagedKey, ManagedKeys, SigningKey};
+pub use pkcs11::{PinSource, Token, TokenSettings};
 pub use stamp_refusal::{Failure, StampRefusal};
 pub use trust::{Public, PublicLog, check_host};
 
@@ -108,6 +117,30 @@ pub enum KeyError {
         /// What is wrong with it.
         problem: &'static str,
     },
+    /// The module of a token cannot be used.
+    #[error("PKCS#11 module {path} {problem}")]
+    Module {
+        /// Its file.
+        path: PathBuf,
+        /// What is wrong, and what to do.
+        problem: String,
+    },
+    /// The PIN of a token could not be read.
+    #[error("PIN from {from} {problem}")]
+    Pin {
+        /// The file, variable or credential.
+        from: String,
+        /// What is wrong, and what to do.
+        problem: String,
+    },
+    /// A token, or a key on it, cannot be used now.
+    #[error("token {token:?} {problem}")]
+    Token {
+        /// Its label.
+        token: String,
+        /// What is wrong, and what to do.
+        problem: String,
+    },
     /// The keys belong to another host.
     #[error("the keys were made for host {found:?}, but the configuration says {wanted:?}; a log's name cannot change")]
     WrongHost {
@@ -159,6 +192,7 @@ pub struct Keyring {
     tsa: tsa::Stamper,
     tls: Authority,
     host: String,
+    custody: Custody,
 }
 
 /// What changes when a log is succeeded by another one.
@@ -170,14 +204,16 @@ struct Current {
 }
 
 impl Current {
-    fn open(vault: &Vault<'_>) -> Result<Self, KeyError> {
+    fn open(vault: &Vault<'_>, custody: &Custody) -> Result<Self, KeyError> {
         let public = Public::from_vault(vault)?;
         let mut logs = Vec::new();
         for (number, known) in public.logs().iter().enumerate() {
             let role = vault::log_role(number);
-            let log = LogKey::from_pkcs8(&vault.key(&role)?)
-                .map_err(|_source| vault.damaged(&role, "is not an Ed25519 key"))?;
-            if log.public != known.key {
+            let log = custody.log_key(&vault.key(&role)?).map_err(|error| match error {
+                KeyError::Token { .. } => error,
+                _ => vault.damaged(&role, "is not an Ed25519 key"),
+            })?;
+            if log.public_key() != known.key {
                 return Err(vault.damaged(&role, "does not fit its public key"));
             }
             logs.push(log);
@@ -193,6 +229,15 @@ impl Keyring {
     /// [`KeyError::Host`], [`KeyError::Exists`] (also [`KeyError::HalfMade`]) or an input/output failure, after
     /// which the directory is half made.
     pub fn create(dir: &Path, kek: &Kek, host: &str, now: Timestamp) -> Result<(), KeyError> {
+        Self::create_in(dir, kek, host, now, &Custody::default())
+    }
+
+    /// The same, with some of the keys on a token.
+    ///
+    /// # Errors
+    /// As [`Self::create`]; also [`KeyError::Token`]. Keys that were made on the token until then stay there unused, under
+    /// ids that no sealed file names.
+    pub fn create_in(dir: &Path, kek: &Kek, host: &str, now: Timestamp, custody: &Custody) -> Result<(), KeyError> {
         check_host(host)?;
         // In whole seconds, as certificates have them; the trusted root says the same.
         let from = cert::shift(now, -AUTHORITY_BACKDATE)?;
@@ -200,24 +245,27 @@ impl Keyring {
         let until = cert::shift(from, AUTHORITY_LIFE)?;
         let mut vault = Vault::create(dir, kek)?;
 
-        let ca_root = Authority::root(host, "countersign CA root", ec::Curve::P384, from, until, 1)?;
-        let ca = ca_root.intermediate(host, "countersign CA", from, until)?;
-        let tsa_root = Authority::root(host, "countersign TSA root", ec::Curve::P384, from, until, 0)?;
-        let (tsa_key, tsa_cert) = tsa::leaf(&tsa_root, host, from, until)?;
-        let tls_ca = Authority::root(host, "countersign TLS CA", ec::Curve::P256, from, until, 0)?;
+        let new = |role: &str, curve| custody.new_ec(host, role, curve);
+        let (p384, p256) = (ec::Curve::P384, ec::Curve::P256);
+        let ca_root = Authority::root(new("ca-root", p384)?, host, "countersign CA root", from, until, 1)?;
+        let ca = ca_root.intermediate(new("ca", p384)?, host, "countersign CA", from, until)?;
+        let tsa_root = Authority::root(new("tsa-root", p384)?, host, "countersign TSA root", from, until, 0)?;
+        let tsa_key = new("tsa", p256)?;
+        let tsa_cert = tsa::leaf(&tsa_key, &tsa_root, host, from, until)?;
+        let tls_ca = Authority::root(new("tls-ca", p256)?, host, "countersign TLS CA", from, until, 0)?;
         for (role, authority) in [("ca-root", &ca_root), ("ca", &ca), ("tsa-root", &tsa_root), ("tls-ca", &tls_ca)] {
-            vault.put_key(role, authority.key().to_pkcs8()?.as_ref())?;
+            vault.put_key(role, &authority.key().to_sealable()?)?;
             vault.put_public(role, "CERTIFICATE", authority.certificate())?;
         }
-        vault.put_key("tsa", tsa_key.to_pkcs8()?.as_ref())?;
+        vault.put_key("tsa", &tsa_key.to_sealable()?)?;
         vault.put_public("tsa", "CERTIFICATE", &tsa_cert)?;
 
-        let sct = ec::EcKey::generate(ec::Curve::P256)?;
-        vault.put_key("sct", sct.to_pkcs8()?.as_ref())?;
+        let sct = new("sct", p256)?;
+        vault.put_key("sct", &sct.to_sealable()?)?;
         vault.put_public("sct", "PUBLIC KEY", sct.spki())?;
-        let (secret, spki) = new_log_key()?;
-        vault.put_key("log", &secret)?;
-        vault.put_public("log", "PUBLIC KEY", &spki)?;
+        let log = custody.new_log_key(host, "log")?;
+        vault.put_key("log", &log.to_sealable()?)?;
+        vault.put_public("log", "PUBLIC KEY", &log.spki())?;
         vault.finish(host, from)
     }
 
@@ -241,11 +289,12 @@ impl Keyring {
             return Err(KeyError::Host { host: origin.to_owned(), problem }.into());
         }
         let valid_from = Timestamp::from_second(now.as_second()).map_err(|_source| KeyError::Time(now))?;
-        let (secret, spki) = new_log_key()?;
-        let key = LogKey::from_pkcs8(&secret)?;
+        let role = vault::log_role(self.current().logs.len());
+        let key = self.custody.new_log_key(&self.host, &role)?;
         make(&key)?;
-        vault.add_log(vault::Successor { origin: origin.to_owned(), valid_from }, &secret, &spki)?;
-        let renewed = Arc::new(Current::open(&vault)?);
+        let successor = vault::Successor { origin: origin.to_owned(), valid_from };
+        vault.add_log(successor, &key.to_sealable()?, &key.spki())?;
+        let renewed = Arc::new(Current::open(&vault, &self.custody)?);
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = renewed;
         Ok(key)
     }
@@ -258,15 +307,26 @@ impl Keyring {
     ///
     /// # Errors
     /// [`KeyError::Missing`], [`KeyError::HalfMade`], [`KeyError::WrongKek`], [`KeyError::Damaged`].
+    ///
+    /// A key that is on a token has its public side here, and signs nothing: see [`Self::open_in`].
     pub fn open(dir: &Path, kek: &Kek) -> Result<Self, KeyError> {
+        Self::open_in(dir, kek, Custody::default())
+    }
+
+    /// The same, with what reaches the keys that are on a token. Whether they are there is asked by
+    /// [`Self::check_custody`].
+    ///
+    /// # Errors
+    /// As [`Self::open`]; also [`KeyError::Token`] if another token is configured than has them.
+    pub fn open_in(dir: &Path, kek: &Kek, custody: Custody) -> Result<Self, KeyError> {
         let vault = Vault::open(dir, kek)?;
-        let current = Current::open(&vault)?;
+        let current = Current::open(&vault, &custody)?;
         let authority = |role: &'static str, curve| -> Result<Authority, KeyError> {
-            let key = ec::EcKey::from_pkcs8(curve, &vault.key(role)?)?;
+            let key = custody.ec(curve, &vault.key(role)?)?;
             Authority::new(key, vault.public(role)?).map_err(|_source| vault.damaged(role, "does not fit its key"))
         };
-        let sct = ec::EcKey::from_pkcs8(ec::Curve::P256, &vault.key("sct")?)?;
-        let tsa = ec::EcKey::from_pkcs8(ec::Curve::P256, &vault.key("tsa")?)?;
+        let sct = custody.ec(ec::Curve::P256, &vault.key("sct")?)?;
+        let tsa = custody.ec(ec::Curve::P256, &vault.key("tsa")?)?;
         if sct.spki() != current.public.sct_key {
             return Err(vault.damaged("sct", "does not fit its public key"));
         }
@@ -276,7 +336,19 @@ impl Keyring {
             tls: authority("tls-ca", ec::Curve::P256)?,
             host: current.public.host.clone(),
             current: RwLock::new(Arc::new(current)),
+            custody,
         })
+    }
+
+    /// Refuses if a key that signs is on a token, and cannot be used there: asks the token, and may take seconds.
+    ///
+    /// # Errors
+    /// [`KeyError::Token`], [`KeyError::Pin`].
+    pub fn check_custody(&self) -> Result<(), KeyError> {
+        self.ca.check()?;
+        self.tsa.check()?;
+        // The logs before it are frozen, and sign no more.
+        self.log_key().check()
     }
 
     /// Refuses keys that were made for another host.
@@ -409,45 +481,6 @@ impl fmt::Debug for Keyring {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Keyring").field("host", &self.host).finish_non_exhaustive()
     }
-}
-
-/// The Ed25519 key that signs a log's checkpoints.
-#[derive(Clone)]
-pub struct LogKey {
-    pair: Arc<Ed25519KeyPair>,
-    public: [u8; 32],
-}
-
-impl LogKey {
-    fn from_pkcs8(pkcs8: &[u8]) -> Result<Self, KeyError> {
-        let pair = Ed25519KeyPair::from_pkcs8(pkcs8).map_err(|_source| KeyError::Crypto("read the log key"))?;
-        Ok(Self { public: public_key(&pair)?, pair: Arc::new(pair) })
-    }
-
-    /// The 32-byte public key.
-    pub fn public_key(&self) -> [u8; 32] {
-        self.public
-    }
-
-    /// Signs `message` (Ed25519, RFC 8032).
-    pub fn sign(&self, message: &[u8]) -> [u8; 64] {
-        let mut signature = [0; 64];
-        signature.copy_from_slice(self.pair.sign(message).as_ref());
-        signature
-    }
-}
-
-impl fmt::Debug for LogKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LogKey").field("public", &hex::encode(self.public)).finish_non_exhaustive()
-    }
-}
-
-/// A new key of a log: PKCS#8, and the public side as `SubjectPublicKeyInfo`.
-fn new_log_key() -> Result<(zeroize::Zeroizing<Vec<u8>>, Vec<u8>), KeyError> {
-    let log = Ed25519KeyPair::generate().map_err(|_source| KeyError::Crypto("generate the log key"))?;
-    let pkcs8 = log.to_pkcs8v1().map_err(|_source| KeyError::Crypto("write the log key"))?;
-    Ok((zeroize::Zeroizing::new(pkcs8.as_ref().to_vec()), trust::ed25519_spki(&public_key(&log)?)))
 }
 
 fn public_key(pair: &Ed25519KeyPair) -> Result<[u8; 32], KeyError> {

@@ -39,8 +39,8 @@ use crate::{
     model::limits,
     store::{self, NoRoom, Room, StoreError},
     tlog::{
-        CheckpointError, Hash, HashReader as _, NodeId, ProofError, VerifierKey, check_inclusion, leaf_hash, proof,
-        prove_consistency, prove_inclusion, root_of,
+        CheckpointError, Hash, HashReader as _, NodeId, NoteError, ProofError, VerifierKey, check_inclusion, leaf_hash,
+        proof, prove_consistency, prove_inclusion, root_of,
     },
 };
 pub use chain::{Logs, Position};
@@ -104,6 +104,9 @@ pub enum LogError {
     /// The disk is too full to write safely. Nothing was recorded.
     #[error(transparent)]
     DiskFull(NoRoom),
+    /// The log's key did not sign: it is on a token that cannot be used now. Nothing was recorded.
+    #[error("the log's key cannot be used now, so that nothing is recorded; see the service's log, and try again")]
+    Unsigned,
     /// The log is being closed.
     #[error("log is closed")]
     Closed,
@@ -183,11 +186,19 @@ pub enum LogError {
 }
 
 impl LogError {
+    /// What signing a checkpoint failed with.
+    fn of_signing(error: CheckpointError) -> Self {
+        match error {
+            CheckpointError::Note(NoteError::Unsigned(_)) => Self::Unsigned,
+            other => Self::Checkpoint(other),
+        }
+    }
+
     /// After which time trying again makes sense, if it does.
     pub const fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Full => Some(Duration::from_millis(100)),
-            Self::DiskFull(_) => Some(Duration::from_secs(5)),
+            Self::DiskFull(_) | Self::Unsigned => Some(Duration::from_secs(5)),
             Self::Unwitnessed(_) => Some(Duration::from_secs(1)),
             _ => None,
         }
@@ -296,20 +307,22 @@ impl Log {
     /// Makes a log in the new directory `dir`, with a genesis entry at index 0.
     ///
     /// `origin` is the host name that Sigstore clients know the log by, `public_key` the Ed25519 key of `sign`.
-    pub fn create(
+    pub fn create<S: Into<Option<[u8; 64]>>>(
         dir: &Path,
         origin: &str,
         public_key: [u8; 32],
-        sign: impl Fn(&[u8]) -> [u8; 64],
+        sign: impl Fn(&[u8]) -> S,
     ) -> Result<(), LogError> {
         opening::create(dir, origin, public_key, sign)
     }
 
     /// Opens the log in `dir`, which must be there, be whole, be made with this key, and hold what was acknowledged.
-    pub fn open(
+    ///
+    /// `sign` gives a signature, or none if the key cannot be used now.
+    pub fn open<S: Into<Option<[u8; 64]>>>(
         dir: &Path,
         public_key: [u8; 32],
-        sign: impl Fn(&[u8]) -> [u8; 64] + Send + Sync + 'static,
+        sign: impl Fn(&[u8]) -> S + Send + Sync + 'static,
         options: Options,
     ) -> Result<Self, LogError> {
         opening::open(dir, public_key, sign, options)

@@ -10,6 +10,7 @@
 //! `limits.drain_timeout_s`; then the log is closed.
 
 mod auth;
+mod custody;
 mod health;
 pub mod listener;
 pub mod logging;

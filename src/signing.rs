@@ -5,18 +5,30 @@
 //! one act of one caller. Cost of one: P-256 key generation, P-384 (certificate), and three P-256 signatures (SCT,
 //! artifact, timestamp), then one log commit that is shared with whoever else is signing.
 //!
+//! With a managed key ([`Signing::sign_with`]) there is no certificate: the key's own signature, its public key in the log
+//! entry, and the same timestamp and log commit. Such a bundle names the key and not the caller; who asked stands in the
+//! audit log alone.
+//!
 //! Not here: who may sign (the face asks), what a statement must contain (the model), keys held by clients.
+
+mod managed;
 
 use std::{sync::Arc, time::Instant};
 
 use jiff::Timestamp;
 
 use crate::{
-    keys::{EphemeralKey, KeyError, Keyring},
+    keys::{EphemeralKey, KeyError, KeyRefusal, Keyring, ManagedKeys, SigningKey},
     log::{Draft, LogError, Logs},
-    model::{Caller, Digest, Extensions, Identity, ImageName, LogRef, Statement, bundle, leaf},
+    model::{
+        Caller, Digest, Extensions, Identity, ImageName, KeyName, LogRef, Statement,
+        bundle::{self, Material},
+        leaf,
+    },
     registry::{Registry, RegistryError},
 };
+
+pub use managed::{KeyChange, KeyChangeError};
 
 /// What is signed.
 #[derive(Debug, Clone)]
@@ -43,6 +55,17 @@ pub enum SigningError {
     /// A key could not do its work.
     #[error("cannot sign")]
     Key(#[from] KeyError),
+    /// The managed key signs nothing for this caller, or nothing at all.
+    #[error(transparent)]
+    Refused(#[from] KeyRefusal),
+    /// The caller may not use this managed key.
+    #[error("{caller} may not sign with the key {key}; an admin can add it to `keys` of a rule in [identity.rules]")]
+    NotYours {
+        /// Who asked.
+        caller: Identity,
+        /// For which key.
+        key: KeyName,
+    },
     /// The log did not take the entries.
     #[error(transparent)]
     Log(#[from] LogError),
@@ -58,6 +81,39 @@ pub struct Signing {
     logs: Logs,
     registry: Registry,
     own: Identity,
+    /// None where no store of them was opened: tests, and tools.
+    managed: Option<Arc<ManagedKeys>>,
+}
+
+/// What a call is signed by.
+enum By {
+    /// A key made for it, with a certificate, DER.
+    Ephemeral { key: EphemeralKey, certificate: Vec<u8> },
+    /// A managed key.
+    Managed(Arc<SigningKey>),
+}
+
+impl By {
+    fn sign(&self, digest: &Digest) -> Result<Vec<u8>, KeyError> {
+        match self {
+            Self::Ephemeral { key, .. } => key.sign_digest(digest.as_bytes()),
+            Self::Managed(key) => key.sign_digest(digest.as_bytes()),
+        }
+    }
+
+    fn leaf(&self, digest: &Digest, signature: &[u8]) -> Vec<u8> {
+        match self {
+            Self::Ephemeral { certificate, .. } => leaf::hashedrekord(digest, signature, certificate),
+            Self::Managed(key) => leaf::hashedrekord_with_key(digest, signature, key.spki()),
+        }
+    }
+
+    fn material(&self) -> Material {
+        match self {
+            Self::Ephemeral { certificate, .. } => Material::Certificate(certificate.clone()),
+            Self::Managed(key) => Material::Key { hint: key.hint() },
+        }
+    }
 }
 
 struct Prepared {
@@ -69,7 +125,19 @@ impl Signing {
     /// A service that signs with `keyring` and records in the present log.
     pub fn new(keyring: Arc<Keyring>, logs: impl Into<Logs>, registry: Registry) -> Self {
         let url = format!("https://{}", keyring.host());
-        Self { keyring, logs: logs.into(), registry, own: Identity { subject: url.clone(), issuer: url } }
+        let own = Identity { subject: url.clone(), issuer: url };
+        Self { keyring, logs: logs.into(), registry, own, managed: None }
+    }
+
+    /// The same, which also signs with managed keys.
+    #[must_use]
+    pub fn with_managed(self, keys: Arc<ManagedKeys>) -> Self {
+        Self { managed: Some(keys), ..self }
+    }
+
+    /// The managed keys.
+    pub fn managed(&self) -> Option<&Arc<ManagedKeys>> {
+        self.managed.as_ref()
     }
 
     /// The identity under which the service signs what it says itself (readiness, VSAs, admitted deployments).
@@ -107,6 +175,25 @@ impl Signing {
         self.sign_saying(contents, caller.identity.clone(), caller.extensions.clone(), now).await
     }
 
+    /// Signs with a managed key that the caller may use; one log commit for all. Order is kept.
+    ///
+    /// # Errors
+    /// [`SigningError::NotYours`], [`SigningError::Refused`], and what signing comes to.
+    pub async fn sign_with(
+        &self,
+        contents: Vec<Content>,
+        key: &KeyName,
+        caller: &Caller,
+        now: Timestamp,
+    ) -> Result<Vec<Signed>, SigningError> {
+        if !caller.keys.contains(key) {
+            return Err(SigningError::NotYours { caller: caller.identity.clone(), key: key.clone() });
+        }
+        let managed = self.managed.as_ref().ok_or_else(|| KeyRefusal::Unknown(key.clone()))?;
+        let by = By::Managed(managed.signer(key)?);
+        self.record(move |keyring| prepare_all(keyring, contents, &by, now)).await
+    }
+
     async fn sign_saying(
         &self,
         contents: Vec<Content>,
@@ -114,8 +201,20 @@ impl Signing {
         said: Extensions,
         now: Timestamp,
     ) -> Result<Vec<Signed>, SigningError> {
+        self.record(move |keyring| {
+            let key = EphemeralKey::generate()?;
+            let certificate = keyring.issue_saying(&identity, &said, &key.spki(), now)?;
+            prepare_all(keyring, contents, &By::Ephemeral { key, certificate }, now)
+        })
+        .await
+    }
+
+    async fn record(
+        &self,
+        prepare: impl FnOnce(&Keyring) -> Result<Vec<Prepared>, SigningError> + Send + 'static,
+    ) -> Result<Vec<Signed>, SigningError> {
         let keyring = Arc::clone(&self.keyring);
-        let prepared = tokio::task::spawn_blocking(move || prepare_all(&keyring, contents, &identity, &said, now))
+        let prepared = tokio::task::spawn_blocking(move || prepare(&keyring))
             .await
             .map_err(|_lost| SigningError::Interrupted)??;
         let drafts = || prepared.iter().map(|prepared| prepared.draft.clone()).collect();
@@ -149,35 +248,26 @@ impl Signing {
 fn prepare_all(
     keyring: &Keyring,
     contents: Vec<Content>,
-    identity: &Identity,
-    said: &Extensions,
+    by: &By,
     now: Timestamp,
 ) -> Result<Vec<Prepared>, SigningError> {
-    let key = EphemeralKey::generate()?;
-    let certificate = keyring.issue_saying(identity, said, &key.spki(), now)?;
-    contents.into_iter().map(|content| prepare(keyring, &key, &certificate, content, now)).collect()
+    contents.into_iter().map(|content| prepare(keyring, by, content, now)).collect()
 }
 
-fn prepare(
-    keyring: &Keyring,
-    key: &EphemeralKey,
-    certificate: &[u8],
-    content: Content,
-    now: Timestamp,
-) -> Result<Prepared, SigningError> {
-    let (signed_digest, signature, statement) = match content {
+fn prepare(keyring: &Keyring, by: &By, content: Content, now: Timestamp) -> Result<Prepared, SigningError> {
+    let (digest, statement) = match content {
         Content::Statement(statement) => {
             let statement = statement.to_json();
-            let digest = Digest::of(&bundle::pae(&statement));
-            (digest, key.sign_digest(digest.as_bytes())?, Some(statement))
+            (Digest::of(&bundle::pae(&statement)), Some(statement))
         }
-        Content::File(digest) => (digest, key.sign_digest(digest.as_bytes())?, None),
+        Content::File(digest) => (digest, None),
     };
+    let signature = by.sign(&digest)?;
     let timestamp = keyring.timestamp(&signature, now)?;
-    let leaf = leaf::hashedrekord(&signed_digest, &signature, certificate);
+    let leaf = by.leaf(&digest, &signature);
     let unlogged = match statement {
-        Some(statement) => bundle::of_statement(statement, signature, certificate.to_vec(), timestamp),
-        None => bundle::of_file(&signed_digest, signature, certificate.to_vec(), timestamp),
+        Some(statement) => bundle::of_statement(statement, signature, by.material(), timestamp),
+        None => bundle::of_file(&digest, signature, by.material(), timestamp),
     };
     let payload = bundle::to_json(&unlogged).map_err(|source| LogError::Bundle(0, source.to_string()))?;
     Ok(Prepared { unlogged, draft: Draft { leaf, payload } })

@@ -20,6 +20,8 @@ pub struct Daemon {
     pub public: u16,
     pub webhook: u16,
     pub operations: u16,
+    /// Variables for every process of it: where its token is.
+    env: Vec<(String, String)>,
     child: Option<Child>,
 }
 
@@ -43,21 +45,30 @@ fn free_port() -> u16 {
 impl Daemon {
     /// A fresh data directory with a policy and extra configuration, not yet served.
     pub fn init(policy: Option<&str>, extra: &str) -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        Self::init_in(tempfile::tempdir().unwrap(), policy, extra, &[], &[])
+    }
+
+    /// The same in this directory, with more arguments of `init`, and variables for every process of it.
+    pub fn init_in(
+        dir: tempfile::TempDir,
+        policy: Option<&str>,
+        extra: &str,
+        arguments: &[&str],
+        env: &[(String, String)],
+    ) -> Self {
         let data = dir.path().join("data");
         let kek = dir.path().join("kek");
-        let made = run(&[
-            "init",
-            "--data",
-            data.to_str().unwrap(),
-            "--host",
-            HOST,
-            "--kek-file",
-            kek.to_str().unwrap(),
-            "--generate-kek",
-        ]);
+        let (data, kek) = (data.to_str().unwrap(), kek.to_str().unwrap());
+        let made = Command::new(binary())
+            .args(["init", "--data", data, "--host", HOST, "--kek-file", kek, "--generate-kek"])
+            .args(arguments)
+            .envs(env.iter().cloned())
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
         assert!(made.status.success(), "init: {}", text(&made));
-        let daemon = Self { dir, public: free_port(), webhook: free_port(), operations: free_port(), child: None };
+        let (public, webhook, operations) = (free_port(), free_port(), free_port());
+        let daemon = Self { dir, public, webhook, operations, env: env.to_vec(), child: None };
         for name in ["builder", "other"] {
             daemon.issue(name);
         }
@@ -140,6 +151,7 @@ roles = {ROLES}
         let log = fs::OpenOptions::new().create(true).append(true).open(self.dir.path().join("serve.log")).unwrap();
         let child = Command::new(binary())
             .args(["serve", "--config", self.config().to_str().unwrap()])
+            .envs(self.env.iter().cloned())
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log)
@@ -220,6 +232,7 @@ roles = {ROLES}
             .env("COUNTERSIGN_CA_FILE", self.ca())
             .env("COUNTERSIGN_CLIENT_CERT", certificate)
             .env("COUNTERSIGN_CLIENT_KEY", key)
+            .envs(self.env.iter().cloned())
             .stdin(Stdio::null());
         command
     }

@@ -7,7 +7,7 @@ use aws_lc_rs::hmac;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use countersign::{
     identity::{Authenticator, Credentials, Issuer as IssuerSettings, Refusal, Rule, Settings, SubjectForm},
-    model::{Caller, Role},
+    model::{Caller, KeyName, Role},
 };
 use futures_util::future::{join, join_all};
 use jiff::{SignedDuration, Timestamp};
@@ -32,6 +32,7 @@ fn trusting(issuer: &Issuer) -> Settings {
             subject: "**".to_owned(),
             claims: [].into(),
             roles: vec![Role::Builder],
+            keys: vec![],
         }],
         ..Settings::default()
     }
@@ -540,6 +541,7 @@ async fn rules_give_roles() {
         subject: subject.to_owned(),
         claims: claims.iter().map(|(name, pattern)| ((*name).to_owned(), (*pattern).to_owned())).collect(),
         roles: roles.to_vec(),
+        keys: vec![],
     };
     let mut settings = trusting(&issuer);
     settings.rules = vec![
@@ -586,6 +588,36 @@ async fn rules_give_roles() {
     }
 }
 
+/// A caller may sign with the managed keys of every rule that it matches; no role has one of itself.
+#[tokio::test]
+async fn rules_give_managed_keys() {
+    let issuer = Issuer::start().await;
+    let rule = |subject: &str, roles: &[Role], keys: &[&str]| Rule {
+        issuer: issuer.url().to_owned(),
+        subject: subject.to_owned(),
+        claims: [].into(),
+        roles: roles.to_vec(),
+        keys: keys.iter().map(|key| key.parse().unwrap()).collect(),
+    };
+    let mut settings = trusting(&issuer);
+    settings.rules = vec![
+        rule("spiffe://example.org/**", &[Role::Builder], &[]),
+        rule("spiffe://example.org/ci/**", &[Role::Builder], &["nightly"]),
+        rule("spiffe://example.org/ci/release", &[Role::Builder], &["release", "nightly"]),
+        rule("spiffe://example.org/root", &[Role::Admin], &[]),
+    ];
+    let authenticator = Authenticator::new(&settings).unwrap();
+    for (subject, wanted) in [
+        ("spiffe://example.org/ci/release", vec!["nightly", "release"]),
+        ("spiffe://example.org/ci/other", vec!["nightly"]),
+        ("spiffe://example.org/ci", vec![]),
+        ("spiffe://example.org/root", vec![]),
+    ] {
+        let caller = ask(&authenticator, &issuer.token(json!({ "sub": subject })), Timestamp::now()).await.unwrap();
+        assert_eq!(caller.keys.iter().map(KeyName::as_str).collect::<Vec<_>>(), wanted, "{subject}");
+    }
+}
+
 #[tokio::test]
 async fn wrong_settings_are_refused_by_entry() {
     let ok = |toml: &str| toml::from_str::<Settings>(toml).map(|settings| Authenticator::new(&settings));
@@ -614,6 +646,7 @@ async fn wrong_settings_are_refused_by_entry() {
         ("client_ca_file='/nowhere/ca'", "client_ca_file: cannot read"),
         ("[[rules]]\nissuer='a'\nsubject='b'\nroles=[]", "rules[0]: roles"),
         ("[[rules]]\nissuer=''\nsubject='b'\nroles=['builder']", "rules[0]: issuer"),
+        ("[[rules]]\nissuer='a'\nsubject='b'\nroles=['auditor']\nkeys=['release']", "rules[0]: keys"),
         ("[[rules]]\nissuer='a'\nsubject='b['\nroles=['builder']", "rules[0]: subject"),
         ("[[rules]]\nissuer='a'\nsubject='b'\nclaims={x='{'}\nroles=['builder']", "rules[0]: claims.x"),
     ];
@@ -621,9 +654,12 @@ async fn wrong_settings_are_refused_by_entry() {
         let error = ok(toml).unwrap().expect_err(toml).to_string();
         assert!(error.contains(wanted), "{toml}: {error}");
     }
-    for unknown in
-        ["issuer='x'", "[[issuers]]\nurl='https://a'\naud='x'", "[[rules]]\nissuer='a'\nsubject='b'\nroles=['root']"]
-    {
+    for unknown in [
+        "issuer='x'",
+        "[[issuers]]\nurl='https://a'\naud='x'",
+        "[[rules]]\nissuer='a'\nsubject='b'\nroles=['root']",
+        "[[rules]]\nissuer='a'\nsubject='b'\nroles=['builder']\nkeys=['No']",
+    ] {
         assert!(ok(unknown).is_err(), "{unknown}");
     }
     let settings = "[[issuers]]\nurl='https://a.example'\nsubject='github'\n[[rules]]\nissuer='https://a.example'\nsubject='**'\nroles=['admin']";

@@ -246,6 +246,7 @@ fn authenticator(issuer: &Issuer, change: impl FnOnce(&mut IssuerSettings)) -> A
         subject: subject.to_owned(),
         claims: [].into(),
         roles: vec![role],
+        keys: vec![],
     };
     // Who comes from elsewhere holds no role, and an auditor not the right one.
     let rules = vec![

@@ -1,8 +1,9 @@
 //! Keys: certificates, timestamps and trust documents, against `sigstore-verify` through `model::verify`. Below:
-//! custody, the face and the shell.
+//! custody, managed keys, the face and the shell.
 
 mod custody;
 mod face;
+mod managed;
 mod shell;
 
 use std::{fs, path::Path};
@@ -75,7 +76,7 @@ pub fn bundle(keys: &Keyring, identity: &Identity, content: &Content<'_>, now: T
     let root: [u8; 32] = Sha256::digest([&[0], body.as_slice()].concat()).into();
     let text = format!("{}\n1\n{}\n", keys.host(), STANDARD.encode(root));
     let id = keys.public().log_id();
-    let note = [&id[..4], &keys.log_key().sign(text.as_bytes())].concat();
+    let note = [&id[..4], &keys.log_key().sign(text.as_bytes()).unwrap()].concat();
     let checkpoint = format!("{text}\n\u{2014} {} {}\n", keys.host(), STANDARD.encode(note));
     let mut value = json!({
         "mediaType": "application/vnd.dev.sigstore.bundle.v0.3+json",

@@ -87,6 +87,38 @@ pub fn copy(from: &Path, to: &Path) {
     }
 }
 
+/// A key on a token that cannot be used for a while: what came meanwhile is refused and not recorded, and the log goes on.
+#[tokio::test]
+async fn a_key_that_does_not_sign_for_a_while_breaks_nothing() {
+    let home = tempfile::tempdir().unwrap();
+    let dir = home.path().join("log");
+    let refused = Log::create(&dir, ORIGIN, public(1), |_note| None);
+    assert!(matches!(refused, Err(LogError::Unsigned)) && !dir.exists(), "no log is made without its key");
+    Log::create(&dir, ORIGIN, public(1), signer(1)).unwrap();
+    let unusable = Log::open(&dir, public(1), |_note| None, Options::default());
+    assert!(matches!(unusable, Err(LogError::Unsigned)));
+    let (gone, signs) = (Arc::new(AtomicBool::new(false)), signer(1));
+    let token = Arc::clone(&gone);
+    let sign = move |note: &[u8]| (!token.load(Ordering::SeqCst)).then(|| signs(note));
+    let log = Log::open(&dir, public(1), sign, Options::default()).unwrap();
+    log.append(vec![draft("before")]).await.unwrap();
+    gone.store(true, Ordering::SeqCst);
+    for _attempt in 0..2 {
+        let refused = log.append(vec![draft("meanwhile"), draft("too")]).await.unwrap_err();
+        assert!(matches!(refused, LogError::Unsigned) && refused.retry_after().is_some(), "{refused}");
+    }
+    log.check_writable().unwrap();
+    assert_eq!(log.size(), 2);
+    check_log(&log);
+    gone.store(false, Ordering::SeqCst);
+    let receipts = log.append(vec![draft("after"), draft("meanwhile")]).await.unwrap();
+    assert_eq!(receipts.iter().map(|receipt| receipt.index).collect::<Vec<_>>(), [2, 3]);
+    check(&receipts[1], b"meanwhile", &log);
+    check_log(&log);
+    drop(log);
+    assert_eq!(check_closed(&dir).size, 4);
+}
+
 #[tokio::test]
 async fn appended_entries_keep_their_order_and_prove() {
     let home = tempfile::tempdir().unwrap();

@@ -27,7 +27,7 @@ fn request(text: &str) -> v1::SignRequest {
     v1::SignRequest {
         subjects: vec![v1::Subject { name: String::new(), digest: Digest::of(text.as_bytes()).to_string() }],
         kind: v1::ArtifactKind::Image.into(),
-        attach: false,
+        ..v1::SignRequest::default()
     }
 }
 

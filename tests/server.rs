@@ -273,7 +273,7 @@ pub fn signing(digest: &Digest) -> v1::SignRequest {
     v1::SignRequest {
         subjects: vec![v1::Subject { name: String::new(), digest: digest.to_string() }],
         kind: v1::ArtifactKind::Image.into(),
-        attach: false,
+        ..v1::SignRequest::default()
     }
 }
 

@@ -13,7 +13,7 @@ fn subject(name: &str, digest: &str) -> v1::Subject {
 }
 
 fn sign(subjects: Vec<v1::Subject>) -> v1::SignRequest {
-    v1::SignRequest { subjects, kind: v1::ArtifactKind::Image.into(), attach: false }
+    v1::SignRequest { subjects, kind: v1::ArtifactKind::Image.into(), ..Default::default() }
 }
 
 fn attest(predicate_type: &str, predicate: &str) -> v1::AttestRequest {

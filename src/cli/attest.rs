@@ -7,7 +7,7 @@ use anyhow::{Context, bail};
 use super::{Global, client, sign::report, subject::Subject};
 use crate::{
     grpc::v1::{self, signing_service_client::SigningServiceClient},
-    model::{limits, predicate},
+    model::{KeyName, limits, predicate},
 };
 
 /// Signs a statement about a file, digest or image.
@@ -27,6 +27,9 @@ pub struct Args {
     /// A file, sha256:… digest, or image reference with a digest.
     #[arg(value_name = "FILE|DIGEST|IMAGE")]
     pub subject: String,
+    /// Sign with this managed key. Default: a key made for this call, certified for the caller.
+    #[arg(long, value_name = "NAME")]
+    pub key: Option<KeyName>,
     /// Attach the bundle to the image in its registry.
     #[arg(long)]
     pub attach: bool,
@@ -65,6 +68,7 @@ pub async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
         predicate_type: predicate_type.to_owned(),
         predicate: predicate.into(),
         attach: args.attach,
+        key: args.key.as_ref().map(ToString::to_string).unwrap_or_default(),
         ..Default::default()
     };
     let mut client = SigningServiceClient::new(client::connect(global).await?);

@@ -79,6 +79,7 @@ async fn sign(args: &Args, global: &Global) -> anyhow::Result<Vec<Run>> {
                 subjects: vec![v1::Subject { name: String::new(), digest: digest.to_string() }],
                 kind: v1::ArtifactKind::Image.into(),
                 attach: false,
+                key: String::new(),
             };
             let at = usize::try_from(number).unwrap_or(0) % clients.len();
             let mut client = clients.get(at).cloned().context("no client")?;

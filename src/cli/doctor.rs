@@ -6,7 +6,11 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 
 use super::{Global, Output, print};
-use crate::{config::Config, keys::Keyring, model::policy::PolicySet};
+use crate::{
+    config::Config,
+    keys::{Keyring, ManagedKeys, Public},
+    model::policy::PolicySet,
+};
 
 /// Looks at configuration, data directory, keys, policy and listeners; each line is ok, warn or FAIL with what to do.
 #[derive(Debug, clap::Args)]
@@ -67,6 +71,17 @@ fn finding<T>(what: &'static str, result: anyhow::Result<T>, good: impl FnOnce(&
     }
 }
 
+/// The managed keys, each asked for where it is.
+fn managed(config: &Config) -> anyhow::Result<String> {
+    let host = Public::open(&config.data)?.host().to_owned();
+    let keys = ManagedKeys::open(&config.data, config.kek_source()?, config.custody()?, &host)?;
+    keys.check_custody()?;
+    Ok(match keys.list().len() {
+        0 => "none".to_owned(),
+        count => format!("{count}, and those that sign can be used"),
+    })
+}
+
 fn examine(config: &Config, now: Timestamp) -> Vec<Finding> {
     let mut findings = vec![finding("configuration", Ok(()), |()| "is valid".to_owned())];
     let data = config.data.display();
@@ -87,7 +102,7 @@ fn examine(config: &Config, now: Timestamp) -> Vec<Finding> {
         .kek_source()
         .map_err(anyhow::Error::new)
         .and_then(|source| Ok(source.load()?))
-        .and_then(|kek| Ok(Keyring::open(&config.data, &kek)?));
+        .and_then(|kek| Ok(Keyring::open_in(&config.data, &kek, config.custody()?)?));
     if let Ok(keyring) = &keyring {
         for (name, expires) in keyring.expiries() {
             let left = expires.duration_since(now);
@@ -101,7 +116,12 @@ fn examine(config: &Config, now: Timestamp) -> Vec<Finding> {
             }
         }
     }
+    let keyring = keyring.and_then(|keyring| {
+        keyring.check_custody()?;
+        Ok(keyring)
+    });
     findings.push(finding("keys", keyring, |keyring| format!("open, for host {}", keyring.host())));
+    findings.push(finding("managed keys", managed(config), ToString::to_string));
     findings.push(match &config.policy.file {
         None => Finding {
             state: State::Warn,

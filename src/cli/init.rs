@@ -13,7 +13,8 @@ use serde_json::json;
 
 use super::{Global, Output};
 use crate::{
-    keys::{Kek, KekSource, Keyring, LogKey, check_host},
+    config::Pkcs11,
+    keys::{Custody, Kek, KekSource, Keyring, LogKey, Token, TokenRole, check_host},
     log::Log,
 };
 
@@ -36,6 +37,48 @@ pub struct Args {
     /// Make a new random key-encryption key and write it to the file that --kek-file names.
     #[arg(long, requires = "kek_file", conflicts_with_all = ["kek_env", "kek_credential"])]
     pub generate_kek: bool,
+    /// Where keys are, besides sealed files.
+    #[command(flatten)]
+    pub token: TokenArgs,
+}
+
+/// A PKCS#11 token, and which keys are made on it. They never leave it: only the token itself can be backed up.
+#[derive(Debug, Clone, Default, clap::Args)]
+#[command(next_help_heading = "Keys on a PKCS#11 token")]
+pub struct TokenArgs {
+    /// The PKCS#11 module, a shared library.
+    #[arg(long, value_name = "FILE", requires = "pkcs11_token")]
+    pub pkcs11_module: Option<PathBuf>,
+    /// The label of the token.
+    #[arg(long, value_name = "LABEL", requires = "pkcs11_module")]
+    pub pkcs11_token: Option<String>,
+    /// File with the PIN of the token's user; mode 600.
+    #[arg(long, value_name = "FILE", requires = "pkcs11_module")]
+    pub pkcs11_pin_file: Option<PathBuf>,
+    /// Environment variable with the PIN.
+    #[arg(long, value_name = "VAR", requires = "pkcs11_module")]
+    pub pkcs11_pin_env: Option<String>,
+    /// Systemd credential with the PIN.
+    #[arg(long, value_name = "NAME", requires = "pkcs11_module")]
+    pub pkcs11_pin_credential: Option<String>,
+    /// Key to make on the token, repeatable: ca-root, ca, sct, log (Ed25519), tsa-root, tsa; managed: named keys made later.
+    #[arg(long = "pkcs11-key", value_name = "KEY", requires = "pkcs11_module")]
+    pub pkcs11_keys: Vec<TokenRole>,
+}
+
+impl TokenArgs {
+    /// The section of the settings that says the same.
+    fn section(&self) -> anyhow::Result<Pkcs11> {
+        let whole = |path: &PathBuf| absolute(path).with_context(|| format!("cannot use {}", path.display()));
+        Ok(Pkcs11 {
+            module: self.pkcs11_module.as_ref().map(whole).transpose()?,
+            token: self.pkcs11_token.clone(),
+            pin_file: self.pkcs11_pin_file.as_ref().map(whole).transpose()?,
+            pin_env: self.pkcs11_pin_env.clone(),
+            pin_credential: self.pkcs11_pin_credential.clone(),
+            keys: self.pkcs11_keys.clone(),
+        })
+    }
 }
 
 /// Where the key-encryption key comes from: 32 bytes in base64 or hexadecimal.
@@ -87,17 +130,33 @@ pub async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
             data.display()
         );
     }
+    let pkcs11 = args.token.section()?;
+    if pkcs11.pin_file.as_ref().is_some_and(|file| file.starts_with(&data)) {
+        bail!("the PIN must not lie in the directory that it protects; choose a --pkcs11-pin-file elsewhere");
+    }
+    let custody = custody(&pkcs11)?;
     let kek = match &source {
         KekSource::File(file) if args.generate_kek => Kek::generate_to_file(file)?,
         _ => source.load()?,
     };
-    Keyring::create(&data, &kek, &args.host, Timestamp::now())?;
-    let keys = Keyring::open(&data, &kek)?;
+    Keyring::create_in(&data, &kek, &args.host, Timestamp::now(), &custody)?;
+    let keys = Keyring::open_in(&data, &kek, custody)?;
     create_log(&data, &args.host, &keys.log_key())?;
     write(&data.join("trusted_root.json"), &keys.trusted_root())?;
-    write(&data.join("countersign.toml"), &settings(&data, &args.host, &source))?;
-    report(global, &data, &source, args.generate_kek, &keys)?;
+    write(&data.join("countersign.toml"), &settings(&data, &args.host, &source, &pkcs11))?;
+    report(global, &data, &source, &args, &keys)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Opens the token before anything is made.
+fn custody(pkcs11: &Pkcs11) -> anyhow::Result<Custody> {
+    let Some(settings) = pkcs11.token()? else { return Ok(Custody::default()) };
+    if pkcs11.keys.is_empty() {
+        bail!(
+            "--pkcs11-module without --pkcs11-key: name the keys that are to be on the token, such as --pkcs11-key ca"
+        );
+    }
+    Ok(Custody::with_token(Token::open(settings)?, pkcs11.keys.iter().copied())?)
 }
 
 /// Makes the empty log.
@@ -132,7 +191,7 @@ fn write(path: &Path, text: &str) -> anyhow::Result<()> {
 }
 
 /// The settings file: what init knows is set, everything else is there as a comment with its default.
-fn settings(data: &Path, host: &str, source: &KekSource) -> String {
+fn settings(data: &Path, host: &str, source: &KekSource, pkcs11: &Pkcs11) -> String {
     let quote = |text: &str| toml::Value::String(text.to_owned()).to_string();
     let kek = match source {
         KekSource::File(file) => format!("file = {}", quote(&file.display().to_string())),
@@ -140,6 +199,7 @@ fn settings(data: &Path, host: &str, source: &KekSource) -> String {
         KekSource::Credential(name) => format!("credential = {}", quote(name)),
     };
     let (data, host) = (quote(&data.display().to_string()), quote(host));
+    let token = token_section(pkcs11);
     format!(
         r#"# Settings of countersign. Every field is optional; lines with # show the defaults. A variable such as
 # COUNTERSIGN_LISTEN__PUBLIC stands above this file, and flags above both.
@@ -148,7 +208,7 @@ data = {data}
 
 [kek]
 {kek}
-
+{token}
 [listen]
 # public = "127.0.0.1:8443"      # gRPC and HTTP
 # webhook = "127.0.0.1:9443"     # admission reviews
@@ -167,13 +227,38 @@ names = [{host}, "localhost", "127.0.0.1", "::1"]
     )
 }
 
-fn report(global: &Global, data: &Path, source: &KekSource, generated: bool, keys: &Keyring) -> anyhow::Result<()> {
+/// `[pkcs11]`, where there is a token; nothing otherwise.
+fn token_section(pkcs11: &Pkcs11) -> String {
+    let quote = |text: &str| toml::Value::String(text.to_owned()).to_string();
+    let path = |path: &Path| path.display().to_string();
+    let fields = [
+        ("module", pkcs11.module.as_deref().map(path)),
+        ("token", pkcs11.token.clone()),
+        ("pin_file", pkcs11.pin_file.as_deref().map(path)),
+        ("pin_env", pkcs11.pin_env.clone()),
+        ("pin_credential", pkcs11.pin_credential.clone()),
+    ];
+    if pkcs11.module.is_none() {
+        return String::new();
+    }
+    let mut section = "\n[pkcs11]\n".to_owned();
+    for (name, value) in fields {
+        section += &value.map_or(String::new(), |value| format!("{name} = {}\n", quote(&value)));
+    }
+    let keys: Vec<_> = pkcs11.keys.iter().map(|role| quote(role.as_str())).collect();
+    section + &format!("keys = [{}]\n", keys.join(", "))
+}
+
+fn report(global: &Global, data: &Path, source: &KekSource, args: &Args, keys: &Keyring) -> anyhow::Result<()> {
+    let generated = args.generate_kek;
+    let on_token: Vec<_> = args.token.pkcs11_keys.iter().map(|role| role.as_str()).collect();
     let mut out = std::io::stdout();
     let (origin, shown) = (keys.host(), data.display());
     let log_id = hex::encode(keys.public().log_id());
     if global.output == Output::Json {
         let made = json!({
             "data": data, "origin": origin, "logId": log_id, "kek": source.to_string(), "kekGenerated": generated,
+            "token": args.token.pkcs11_token, "onToken": on_token,
             "trustedRoot": data.join("trusted_root.json"), "settings": data.join("countersign.toml"),
             "tlsCa": data.join("keys/tls-ca.pem"),
             "expiries": keys.expiries().into_iter().map(|(name, at)| json!({"name": name, "notAfter": at})).collect::<Vec<_>>(),
@@ -184,6 +269,9 @@ fn report(global: &Global, data: &Path, source: &KekSource, generated: bool, key
     writeln!(out, "Made {shown} for {origin}:")?;
     writeln!(out, "  log           origin {origin}, id {log_id}")?;
     writeln!(out, "  keys          {shown}/keys, sealed with the key-encryption key from {source}")?;
+    if let Some(token) = &args.token.pkcs11_token {
+        writeln!(out, "  on the token  {}: {}", token, on_token.join(", "))?;
+    }
     writeln!(out, "  TLS           {shown}/keys/tls-ca.pem is the authority that clients trust")?;
     writeln!(out, "  trusted root  {shown}/trusted_root.json, for everyone who verifies")?;
     writeln!(out, "  settings      {shown}/countersign.toml")?;

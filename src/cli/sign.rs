@@ -6,17 +6,24 @@ use anyhow::{Context, bail};
 use serde_json::json;
 
 use super::{Global, Output, client, print, subject::Subject};
-use crate::grpc::v1::{self, signing_service_client::SigningServiceClient};
+use crate::{
+    grpc::v1::{self, signing_service_client::SigningServiceClient},
+    model::KeyName,
+};
 
 /// Signs files, digests or images; each signature is timestamped and logged.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   countersign sign --bundle tool.sigstore.json ./tool
-  countersign sign --attach registry.example.com/shop/app:v1@sha256:…")]
+  countersign sign --attach registry.example.com/shop/app:v1@sha256:…
+  countersign sign --key release --bundle tool.sigstore.json ./tool")]
 pub struct Args {
     /// Files, sha256:… digests, or image references with a digest.
     #[arg(required = true, value_name = "FILE|DIGEST|IMAGE")]
     pub subjects: Vec<String>,
+    /// Sign with this managed key. Default: a key made for this call, certified for the caller.
+    #[arg(long, value_name = "NAME")]
+    pub key: Option<KeyName>,
     /// Attach each bundle to its image in the registry.
     #[arg(long)]
     pub attach: bool,
@@ -42,6 +49,7 @@ pub async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
             subjects: vec![v1::Subject { name: subject.name(), digest: subject.digest().to_string() }],
             kind: kind.into(),
             attach: args.attach,
+            key: args.key.as_ref().map(ToString::to_string).unwrap_or_default(),
         };
         let signed = client.sign(request).await.map_err(client::explain)?.into_inner().bundles.pop();
         let signed = signed.context("the service answered without a bundle")?;

@@ -103,6 +103,7 @@ pub(super) fn refusal(error: &LogError) -> Status {
             if matches!(error, LogError::DiskFull(_)) { "DISK_FULL" } else { "LOG_BUSY" },
             error.retry_after().unwrap_or(Duration::from_secs(1)),
         ),
+        LogError::Unsigned => status::key_unavailable(&error.to_string()),
         LogError::Unwitnessed(_) => status::unavailable(
             &error.to_string(),
             "LOG_UNWITNESSED",

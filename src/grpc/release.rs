@@ -176,7 +176,7 @@ fn workload(wire: v1::Workload) -> Result<Workload, Status> {
 }
 
 #[allow(clippy::result_large_err, reason = "tonic's own error type")]
-fn revocation_of(request: v1::RevokeRequest, now: Timestamp) -> Result<Revocation, Status> {
+pub(super) fn revocation_of(request: v1::RevokeRequest, now: Timestamp) -> Result<Revocation, Status> {
     use v1::revoke_request::Target as Wire;
     let target = match request.target {
         Some(Wire::Artifact(digest)) => Target::Artifact { digest: convert::digest("artifact", &digest)? },

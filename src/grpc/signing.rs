@@ -1,18 +1,21 @@
 //! `SigningService`: the build door.
 
 use std::{
+    collections::HashMap,
     pin::Pin,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use futures_util::{Stream, StreamExt, TryStreamExt};
 use jiff::Timestamp;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::{auth::authorize, convert, status, v1};
 use crate::{
+    keys::{KeyError, KeyRefusal},
     log::LogError,
-    model::{Caller, Digest, ImageRef, Role, Statement, StatementError, Subject, limits, predicate},
+    model::{Caller, Digest, ImageRef, KeyName, Role, Statement, StatementError, Subject, limits, predicate},
     signing::{Content, Signed, Signing, SigningError},
 };
 
@@ -30,6 +33,12 @@ pub struct SigningFace {
     pub clock: fn() -> Timestamp,
 }
 
+/// Who asked, and for which managed key.
+struct Signer {
+    caller: Caller,
+    key: Option<KeyName>,
+}
+
 /// One thing to be signed, and where its bundle goes.
 struct Job {
     content: Content,
@@ -43,22 +52,32 @@ impl SigningFace {
         v1::signing_service_server::SigningServiceServer::new(self).max_decoding_message_size(limits::GRPC_MESSAGE)
     }
 
-    async fn run(&self, jobs: Vec<Job>, caller: &Caller) -> Result<Vec<v1::SignedBundle>, Status> {
+    /// Signs with the managed key of this name, or with a key made for the call.
+    async fn run(
+        &self,
+        jobs: Vec<Job>,
+        key: Option<KeyName>,
+        caller: &Caller,
+    ) -> Result<Vec<v1::SignedBundle>, Status> {
         let now = (self.clock)();
         let contents = jobs.iter().map(|job| job.content.clone()).collect();
-        let signed = self.signing.sign_for(contents, caller, now).await.map_err(refusal)?;
+        let signed = match &key {
+            None => self.signing.sign_for(contents, caller, now).await,
+            Some(key) => self.signing.sign_with(contents, key, caller, now).await,
+        };
+        let by: Arc<Signer> = Arc::new(Signer { caller: caller.clone(), key });
         let finish: Vec<_> = jobs
             .into_iter()
-            .zip(signed)
-            .map(|(job, signed)| self.clone().finish(job, signed, caller.clone(), now))
+            .zip(signed.map_err(refusal)?)
+            .map(|(job, signed)| self.clone().finish(job, signed, Arc::clone(&by), now))
             .collect();
         Ok(futures_util::stream::iter(finish).buffered(8).collect().await)
     }
 
-    async fn finish(self, job: Job, signed: Signed, caller: Caller, now: Timestamp) -> v1::SignedBundle {
+    async fn finish(self, job: Job, signed: Signed, by: Arc<Signer>, now: Timestamp) -> v1::SignedBundle {
         tracing::info!(
-            target: "audit", action = "sign", caller = %caller.identity,
-            predicate_type = %job.predicate_type, entry = %signed.entry, "signed"
+            target: "audit", action = "sign", caller = %by.caller.identity,
+            key = by.key.as_ref().map(KeyName::as_str), predicate_type = %job.predicate_type, entry = %signed.entry, "signed"
         );
         let (mut attached, mut attach_error) = (String::new(), String::new());
         for (image, digest) in &job.attach_to {
@@ -79,14 +98,18 @@ impl SigningFace {
 impl v1::signing_service_server::SigningService for SigningFace {
     async fn sign(&self, request: Request<v1::SignRequest>) -> Result<Response<v1::SignResponse>, Status> {
         let caller = authorize(&request, &[Role::Builder])?;
-        let jobs = sign_jobs(request.into_inner())?;
-        Ok(Response::new(v1::SignResponse { bundles: self.run(jobs, &caller).await? }))
+        let request = request.into_inner();
+        let key = key_of(&request.key)?;
+        let jobs = sign_jobs(request)?;
+        Ok(Response::new(v1::SignResponse { bundles: self.run(jobs, key, &caller).await? }))
     }
 
     async fn attest(&self, request: Request<v1::AttestRequest>) -> Result<Response<v1::AttestResponse>, Status> {
         let caller = authorize(&request, &[Role::Builder])?;
-        let job = attest_job(request.into_inner())?;
-        Ok(Response::new(v1::AttestResponse { bundle: self.run(vec![job], &caller).await?.pop() }))
+        let request = request.into_inner();
+        let key = key_of(&request.key)?;
+        let job = attest_job(request)?;
+        Ok(Response::new(v1::AttestResponse { bundle: self.run(vec![job], key, &caller).await?.pop() }))
     }
 
     async fn attest_batch(
@@ -99,8 +122,16 @@ impl v1::signing_service_server::SigningService for SigningFace {
             let problem = format!("{} statements; give 1 to {}", requests.len(), limits::BATCH);
             return Err(status::invalid("requests", &problem));
         }
+        let named = requests.first().map(|first| first.key.clone()).unwrap_or_default();
+        if requests.iter().any(|request| request.key != named) {
+            return Err(status::invalid(
+                "requests.key",
+                &"a batch is signed by one key; name the same in all requests",
+            ));
+        }
+        let key = key_of(&named)?;
         let jobs = requests.into_iter().map(attest_job).collect::<Result<_, _>>()?;
-        Ok(Response::new(v1::AttestBatchResponse { bundles: self.run(jobs, &caller).await? }))
+        Ok(Response::new(v1::AttestBatchResponse { bundles: self.run(jobs, key, &caller).await? }))
     }
 
     type AttestStreamStream = Pin<Box<dyn Stream<Item = Result<v1::AttestResponse, Status>> + Send>>;
@@ -116,8 +147,10 @@ impl v1::signing_service_server::SigningService for SigningFace {
             .map(move |message| {
                 let (face, caller) = (face.clone(), caller.clone());
                 async move {
-                    let job = attest_job(message?)?;
-                    Ok(v1::AttestResponse { bundle: face.run(vec![job], &caller).await?.pop() })
+                    let request = message?;
+                    let key = key_of(&request.key)?;
+                    let job = attest_job(request)?;
+                    Ok(v1::AttestResponse { bundle: face.run(vec![job], key, &caller).await?.pop() })
                 }
             })
             .buffered(STREAM_WIDTH);
@@ -129,6 +162,14 @@ impl v1::signing_service_server::SigningService for SigningFace {
         });
         Ok(Response::new(Box::pin(until_refused.map_err(|status| *status))))
     }
+}
+
+/// The managed key that is named; none when the field is empty.
+fn key_of(name: &str) -> Result<Option<KeyName>, Status> {
+    if name.is_empty() {
+        return Ok(None);
+    }
+    name.parse().map(Some).map_err(|source| status::invalid("key", &source))
 }
 
 fn sign_jobs(request: v1::SignRequest) -> Result<Vec<Job>, Status> {
@@ -233,6 +274,12 @@ fn subjects(subjects: Vec<v1::Subject>) -> Result<Vec<Subject>, Status> {
 #[allow(clippy::needless_pass_by_value, reason = "for map_err")]
 fn refusal(error: SigningError) -> Status {
     match &error {
+        SigningError::NotYours { .. } => {
+            status::with_info(Code::PermissionDenied, &error.to_string(), "SIGNING_KEY_DENIED", HashMap::new())
+        }
+        SigningError::Refused(refused) => key_refusal(refused),
+        SigningError::Key(KeyError::Token { .. } | KeyError::Pin { .. }) => no_token(&error),
+        SigningError::Log(unsigned @ LogError::Unsigned) => status::key_unavailable(&unsigned.to_string()),
         SigningError::Log(full @ LogError::Full) => status::unavailable(
             "the log's queue is full; try again",
             "LOG_BUSY",
@@ -250,4 +297,26 @@ fn refusal(error: SigningError) -> Status {
         ),
         _ => status::internal(&error),
     }
+}
+
+/// The status of a managed key that signs nothing, or is not changed.
+pub(super) fn key_refusal(refused: &KeyRefusal) -> Status {
+    let (code, reason) = match refused {
+        KeyRefusal::Unknown(_) => (Code::NotFound, "SIGNING_KEY_UNKNOWN"),
+        KeyRefusal::Exists(_) => (Code::AlreadyExists, "SIGNING_KEY_EXISTS"),
+        KeyRefusal::Disabled(_) => (Code::FailedPrecondition, "SIGNING_KEY_DISABLED"),
+        KeyRefusal::Revoked(_) => (Code::FailedPrecondition, "SIGNING_KEY_REVOKED"),
+        KeyRefusal::TooMany(_) => (Code::ResourceExhausted, "SIGNING_KEY_LIMIT"),
+        KeyRefusal::Raced => (Code::Aborted, "SIGNING_KEY_RACED"),
+        KeyRefusal::Key(KeyError::Token { .. } | KeyError::Pin { .. }) => return no_token(refused),
+        KeyRefusal::Key(error) => return status::internal(error),
+    };
+    status::with_info(code, &refused.to_string(), reason, HashMap::new())
+}
+
+/// A key that is on a token which cannot be used now: why is the operator's business, and goes to the service's log.
+fn no_token(error: &impl std::error::Error) -> Status {
+    let cause = error.source().map_or_else(|| error.to_string(), ToString::to_string);
+    tracing::error!(error = cause, "a key cannot be used");
+    status::key_unavailable("the key cannot be used now; see the service's log, and try again")
 }

@@ -57,6 +57,11 @@ pub(crate) fn unavailable(message: &str, reason: &str, retry_after: std::time::D
     Status::with_error_details(Code::Unavailable, message, details)
 }
 
+/// `UNAVAILABLE`: a key is on a token that cannot be used now.
+pub(crate) fn key_unavailable(message: &str) -> Status {
+    unavailable(message, "KEY_UNAVAILABLE", std::time::Duration::from_secs(5))
+}
+
 /// `INTERNAL`: the chain goes to the log, the caller gets one sentence.
 pub(crate) fn internal(error: &dyn std::error::Error) -> Status {
     let mut chain = error.to_string();

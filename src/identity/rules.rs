@@ -6,7 +6,7 @@ use globset::{GlobBuilder, GlobMatcher};
 use serde_json::{Map, Value};
 
 use super::{IdentityError, Rule};
-use crate::model::{Identity, Role, limits};
+use crate::model::{Identity, KeyName, Role, limits};
 
 /// The claims of a verified token; empty for a client certificate.
 pub(super) type Claims = Map<String, Value>;
@@ -21,6 +21,7 @@ struct Compiled {
     subject: Pattern,
     claims: Vec<(String, Pattern)>,
     roles: Vec<Role>,
+    keys: Vec<KeyName>,
 }
 
 #[derive(Debug)]
@@ -69,7 +70,16 @@ impl Rules {
 
     /// The roles of every rule that matches.
     pub(super) fn roles(&self, identity: &Identity, claims: &Claims) -> BTreeSet<Role> {
-        self.0.iter().filter(|rule| rule.matches(identity, claims)).flat_map(|rule| &rule.roles).copied().collect()
+        self.matching(identity, claims).flat_map(|rule| &rule.roles).copied().collect()
+    }
+
+    /// The managed keys of every rule that matches.
+    pub(super) fn keys(&self, identity: &Identity, claims: &Claims) -> BTreeSet<KeyName> {
+        self.matching(identity, claims).flat_map(|rule| &rule.keys).cloned().collect()
+    }
+
+    fn matching(&self, identity: &Identity, claims: &Claims) -> impl Iterator<Item = &Compiled> {
+        self.0.iter().filter(|rule| rule.matches(identity, claims))
     }
 }
 
@@ -89,6 +99,12 @@ fn compile(index: usize, rule: &Rule) -> Result<Compiled, IdentityError> {
     if rule.roles.is_empty() {
         return Err(wrong("roles", "is empty; name at least one role".to_owned()));
     }
+    if !rule.keys.is_empty() && !rule.roles.iter().any(|role| [Role::Builder, Role::Admin].contains(role)) {
+        return Err(wrong(
+            "keys",
+            "is of no use without the role builder, which signs; add it, or leave keys out".to_owned(),
+        ));
+    }
     let claims = rule.claims.iter().map(|(name, pattern)| {
         let pattern = Pattern::parse(pattern).map_err(|problem| wrong(&format!("claims.{name}"), problem))?;
         Ok((name.clone(), pattern))
@@ -98,6 +114,7 @@ fn compile(index: usize, rule: &Rule) -> Result<Compiled, IdentityError> {
         subject: Pattern::parse(&rule.subject).map_err(|problem| wrong("subject", problem))?,
         claims: claims.collect::<Result<_, IdentityError>>()?,
         roles: rule.roles.clone(),
+        keys: rule.keys.clone(),
     })
 }
 

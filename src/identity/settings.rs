@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::model::Role;
+use crate::model::{KeyName, Role};
 
 /// Who may call, and as what. Without issuers and without a client CA nobody can.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -204,4 +204,8 @@ pub struct Rule {
     pub claims: BTreeMap<String, String>,
     /// The roles; at least one.
     pub roles: Vec<Role>,
+    /// The managed keys that may be signed with, by name (`countersign key list`). Default: none. No role has one of
+    /// itself, not even admin; signing needs the role builder besides.
+    #[serde(default)]
+    pub keys: Vec<KeyName>,
 }

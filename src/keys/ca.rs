@@ -60,6 +60,12 @@ impl Issuer {
         }
     }
 
+    /// Refuses if a key of it cannot be used where it is.
+    pub(super) fn check(&self) -> Result<(), KeyError> {
+        self.authority.key().check()?;
+        self.sct.check()
+    }
+
     /// A certificate, DER.
     pub(super) fn issue(
         &self,

@@ -23,10 +23,7 @@ use x509_cert::{
     time::{Time, Validity},
 };
 
-use super::{
-    KeyError,
-    ec::{Curve, EcKey},
-};
+use super::{KeyError, ec::EcKey};
 
 /// A certificate and the key that signs under it.
 #[derive(Debug)]
@@ -48,16 +45,15 @@ pub(super) struct Request<'a> {
 }
 
 impl Authority {
-    /// Makes a self-signed root that may have `path_len` authorities below it.
+    /// Makes a self-signed root over `key` that may have `path_len` authorities below it.
     pub(super) fn root(
+        key: EcKey,
         host: &str,
         common_name: &str,
-        curve: Curve,
         from: Timestamp,
         until: Timestamp,
         path_len: u8,
     ) -> Result<Self, KeyError> {
-        let key = EcKey::generate(curve)?;
         let subject = name(host, common_name)?;
         let spki = SubjectPublicKeyInfoOwned::from_der(key.spki())?;
         let mut extensions = ca_extensions(path_len)?;
@@ -65,7 +61,7 @@ impl Authority {
         let tbs = TbsCertificate {
             version: Version::V3,
             serial_number: serial()?,
-            signature: curve.algorithm(),
+            signature: key.curve().algorithm(),
             issuer: subject.clone(),
             validity: Validity { not_before: time(from)?, not_after: time(until)? },
             subject,
@@ -78,15 +74,15 @@ impl Authority {
         Self::new(key, der)
     }
 
-    /// Makes an authority below this one that certifies code-signing leaves only.
+    /// Makes an authority over `key` below this one that certifies code-signing leaves only.
     pub(super) fn intermediate(
         &self,
+        key: EcKey,
         host: &str,
         common_name: &str,
         from: Timestamp,
         until: Timestamp,
     ) -> Result<Self, KeyError> {
-        let key = EcKey::generate(self.key.curve())?;
         let mut extensions = ca_extensions(0)?;
         extensions.push(extension(false, &ExtendedKeyUsage(vec![ID_KP_CODE_SIGNING]))?);
         let subject = name(host, common_name)?;

@@ -48,12 +48,49 @@ impl KekSource {
     /// # Errors
     /// [`KeyError::Kek`] names the source and says what to do.
     pub fn load(&self) -> Result<Kek, KeyError> {
+        let refuse = |problem: String| KeyError::Kek { from: self.to_string(), problem };
+        let bytes = self.read().map_err(refuse)?;
+        Kek::parse(&bytes).map_err(|problem| refuse(problem.to_owned()))
+    }
+
+    /// The bytes that stand there, of this or of another secret; a file that others can read is refused.
+    ///
+    /// # Errors
+    /// What is wrong and what to do, without the bytes.
+    pub(super) fn read(&self) -> Result<Zeroizing<Vec<u8>>, String> {
         match self {
-            Self::File(path) => Kek::from_file(path),
-            Self::Env(name) => Kek::from_env(name),
-            Self::Credential(name) => Kek::from_credential(name),
+            Self::File(path) => {
+                let (bytes, mode) = read(path).map_err(|error| format!("cannot be read: {error}"))?;
+                if mode & 0o077 != 0 {
+                    let mode = mode & 0o777;
+                    return Err(format!("can be read by others (mode {mode:03o}); run `chmod 600 {}`", path.display()));
+                }
+                Ok(bytes)
+            }
+            Self::Env(name) => match env::var(name) {
+                Ok(value) => Ok(Zeroizing::new(value.into_bytes())),
+                Err(env::VarError::NotPresent) => Err("is not set".to_owned()),
+                Err(env::VarError::NotUnicode(_)) => Err("is not text; write the key in base64".to_owned()),
+            },
+            Self::Credential(name) => credential(name),
         }
     }
+}
+
+/// The systemd credential `name` below `$CREDENTIALS_DIRECTORY`.
+fn credential(name: &str) -> Result<Zeroizing<Vec<u8>>, String> {
+    if name.is_empty() || name.starts_with('.') || name.contains('/') {
+        return Err("is not a name; give the name alone, without a path".to_owned());
+    }
+    let Some(dir) = env::var_os("CREDENTIALS_DIRECTORY") else {
+        return Err(
+            "cannot be found: $CREDENTIALS_DIRECTORY is not set; run under a systemd unit with LoadCredential="
+                .to_owned(),
+        );
+    };
+    // systemd guards these files with a directory of its own and access lists, which show up as group bits.
+    let (bytes, _mode) = read(&Path::new(&dir).join(name)).map_err(|error| format!("cannot be read: {error}"))?;
+    Ok(bytes)
 }
 
 impl fmt::Display for KekSource {
@@ -103,14 +140,7 @@ impl Kek {
     /// # Errors
     /// [`KeyError::Kek`]; a file that others can read is refused.
     pub fn from_file(path: &Path) -> Result<Self, KeyError> {
-        let source = KekSource::File(path.to_owned());
-        let (bytes, mode) = read(path).map_err(|error| refuse(&source, format!("cannot be read: {error}")))?;
-        if mode & 0o077 != 0 {
-            let mode = mode & 0o777;
-            let problem = format!("can be read by others (mode {mode:03o}); run `chmod 600 {}`", path.display());
-            return Err(refuse(&source, problem));
-        }
-        Self::parse(&bytes).map_err(|problem| refuse(&source, problem.to_owned()))
+        KekSource::File(path.to_owned()).load()
     }
 
     /// Reads the key from the environment variable `name`.
@@ -118,12 +148,7 @@ impl Kek {
     /// # Errors
     /// [`KeyError::Kek`].
     pub fn from_env(name: &str) -> Result<Self, KeyError> {
-        let source = KekSource::Env(name.to_owned());
-        let value = env::var(name).map(Zeroizing::new).map_err(|error| match error {
-            env::VarError::NotPresent => refuse(&source, "is not set".to_owned()),
-            env::VarError::NotUnicode(_) => refuse(&source, "is not text; write the key in base64".to_owned()),
-        })?;
-        Self::parse(value.as_bytes()).map_err(|problem| refuse(&source, problem.to_owned()))
+        KekSource::Env(name.to_owned()).load()
     }
 
     /// Reads the systemd credential `name` below `$CREDENTIALS_DIRECTORY`.
@@ -131,19 +156,7 @@ impl Kek {
     /// # Errors
     /// [`KeyError::Kek`].
     pub fn from_credential(name: &str) -> Result<Self, KeyError> {
-        let source = KekSource::Credential(name.to_owned());
-        if name.is_empty() || name.starts_with('.') || name.contains('/') {
-            return Err(refuse(&source, "is not a name; give the name alone, without a path".to_owned()));
-        }
-        let Some(dir) = env::var_os("CREDENTIALS_DIRECTORY") else {
-            let problem =
-                "cannot be found: $CREDENTIALS_DIRECTORY is not set; run under a systemd unit with LoadCredential=";
-            return Err(refuse(&source, problem.to_owned()));
-        };
-        // systemd guards these files with a directory of its own and access lists, which show up as group bits.
-        let (bytes, _mode) =
-            read(&Path::new(&dir).join(name)).map_err(|error| refuse(&source, format!("cannot be read: {error}")))?;
-        Self::parse(&bytes).map_err(|problem| refuse(&source, problem.to_owned()))
+        KekSource::Credential(name.to_owned()).load()
     }
 
     /// Makes a random key and writes it, in base64, to a new file that only its owner can read.

@@ -245,8 +245,7 @@ fn logs(vault: &Vault<'_>) -> Result<Vec<PublicLog>, KeyError> {
     for (number, ((origin, valid_from), valid_until)) in named.iter().zip(ends).enumerate() {
         let role = log_role(number);
         let spki = vault.public(&role)?;
-        let key = spki.strip_prefix(&ED25519_PREFIX).and_then(|key| key.try_into().ok());
-        let key = key.ok_or_else(|| vault.damaged(&role, "is not an Ed25519 key"))?;
+        let key = ed25519_of(&spki).ok_or_else(|| vault.damaged(&role, "is not an Ed25519 key"))?;
         logs.push(PublicLog { origin: (*origin).to_owned(), key, valid_from: *valid_from, valid_until });
     }
     Ok(logs)
@@ -293,6 +292,11 @@ pub fn check_host(host: &str) -> Result<(), KeyError> {
 /// `SubjectPublicKeyInfo` of an Ed25519 key, DER.
 pub(super) fn ed25519_spki(key: &[u8; 32]) -> Vec<u8> {
     [ED25519_PREFIX.as_slice(), key].concat()
+}
+
+/// The key in the `SubjectPublicKeyInfo` of an Ed25519 key, DER.
+pub(super) fn ed25519_of(spki: &[u8]) -> Option<[u8; 32]> {
+    spki.strip_prefix(&ED25519_PREFIX)?.try_into().ok()
 }
 
 fn pretty(document: &Value) -> String {

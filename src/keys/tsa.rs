@@ -33,7 +33,7 @@ use x509_tsp::{MessageImprint, TimeStampReq, TspVersion, TstInfo};
 use super::{
     KeyError,
     cert::{self, Authority, Request, extension},
-    ec::{Curve, EcKey},
+    ec::EcKey,
     stamp_refusal::{Failure, StampRefusal},
 };
 
@@ -71,21 +71,20 @@ struct SigningCertificate {
     certs: Vec<EssCertId>,
 }
 
-/// Makes the key and certificate of the leaf: end entity, time stamping only, critical.
+/// Makes the certificate of the leaf over `key`: end entity, time stamping only, critical.
 pub(super) fn leaf(
+    key: &EcKey,
     root: &Authority,
     host: &str,
     from: Timestamp,
     until: Timestamp,
-) -> Result<(EcKey, Vec<u8>), KeyError> {
-    let key = EcKey::generate(Curve::P256)?;
+) -> Result<Vec<u8>, KeyError> {
     let extensions = vec![
         extension(true, &KeyUsage(KeyUsages::DigitalSignature.into()))?,
         extension(true, &ExtendedKeyUsage(vec![ID_KP_TIME_STAMPING]))?,
     ];
     let subject = cert::name(host, "countersign TSA")?;
-    let certificate = root.certify(Request { subject, spki: key.spki(), from, until, extensions })?;
-    Ok((key, certificate))
+    root.certify(Request { subject, spki: key.spki(), from, until, extensions })
 }
 
 /// The leaf's key with everything that is the same in all its responses.
@@ -118,6 +117,11 @@ impl Stamper {
             )?,
             certificate: parsed,
         })
+    }
+
+    /// Refuses if its key cannot be used where it is.
+    pub(super) fn check(&self) -> Result<(), KeyError> {
+        self.key.check()
     }
 
     /// A whole response over SHA-256 of `message`, without nonce and certificate.

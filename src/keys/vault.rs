@@ -259,7 +259,7 @@ pub(super) fn to_pem(label: &'static str, der: &[u8]) -> Result<String, KeyError
     pem::encode_string(label, LineEnding::LF, der).map_err(|_source| KeyError::Crypto("write PEM"))
 }
 
-fn kek_id(kek: &Kek) -> Result<String, KeyError> {
+pub(super) fn kek_id(kek: &Kek) -> Result<String, KeyError> {
     let id = kek.derive("identify")?;
     Ok(hex::encode(id.iter().take(8).copied().collect::<Vec<u8>>()))
 }
@@ -268,7 +268,7 @@ fn mac_key(kek: &Kek) -> Result<hmac::Key, KeyError> {
     Ok(hmac::Key::new(hmac::HMAC_SHA256, kek.derive("manifest")?.as_slice()))
 }
 
-fn write_new(path: &Path, bytes: &[u8]) -> Result<(), KeyError> {
+pub(super) fn write_new(path: &Path, bytes: &[u8]) -> Result<(), KeyError> {
     let written = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).and_then(|mut file| {
         file.write_all(bytes)?;
         file.sync_all()
@@ -276,10 +276,10 @@ fn write_new(path: &Path, bytes: &[u8]) -> Result<(), KeyError> {
     written.map_err(|source| io("write", path, source))
 }
 
-fn sync_dir(dir: &Path) -> Result<(), KeyError> {
+pub(super) fn sync_dir(dir: &Path) -> Result<(), KeyError> {
     File::open(dir).and_then(|dir| dir.sync_all()).map_err(|source| io("sync", dir, source))
 }
 
-fn io(what: &'static str, path: &Path, source: std::io::Error) -> KeyError {
+pub(super) fn io(what: &'static str, path: &Path, source: std::io::Error) -> KeyError {
     KeyError::Io { what, path: path.to_owned(), source }
 }

@@ -99,6 +99,7 @@ impl Facts {
             | predicate::READINESS
             | predicate::REVOCATION
             | predicate::ERASURE
+            | predicate::MANAGED_KEY
             | predicate::BREAK_GLASS => false,
             predicate::VSA => statement.predicate().get(predicate::READINESS).is_none(),
             _ => true,

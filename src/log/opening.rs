@@ -34,17 +34,18 @@ fn check_origin(origin: &str) -> Result<(), LogError> {
 }
 
 /// See [`Log::create`].
-pub(super) fn create(
+pub(super) fn create<S: Into<Option<[u8; 64]>>>(
     dir: &Path,
     origin: &str,
     public: [u8; 32],
-    sign: impl Fn(&[u8]) -> [u8; 64],
+    sign: impl Fn(&[u8]) -> S,
 ) -> Result<(), LogError> {
     check_origin(origin)?;
     let key = VerifierKey::new(origin, public).map_err(|source| LogError::Invalid(source.to_string()))?;
     let leaf = genesis(origin);
     let root = leaf_hash(&leaf);
-    let checkpoint = Checkpoint { origin: origin.to_owned(), size: 1, root }.sign(&key, sign)?;
+    let checkpoint = Checkpoint { origin: origin.to_owned(), size: 1, root }.sign(&key, sign);
+    let checkpoint = checkpoint.map_err(LogError::of_signing)?;
     Checkpoint::verify(&checkpoint, &key).map_err(|_source| LogError::WrongKey)?;
     Store::create(dir, |store, batch| {
         store.put_meta(batch, "origin", origin.as_bytes())?;
@@ -171,18 +172,23 @@ fn open_store(dir: &Path, options: &Options) -> Result<(Store, Anchor), LogError
 }
 
 /// See [`Log::open`].
-pub(super) fn open(
+pub(super) fn open<S: Into<Option<[u8; 64]>>>(
     dir: &Path,
     public: [u8; 32],
-    sign: impl Fn(&[u8]) -> [u8; 64] + Send + Sync + 'static,
+    sign: impl Fn(&[u8]) -> S + Send + Sync + 'static,
     mut options: Options,
 ) -> Result<Log, LogError> {
     let (store, mut anchor) = open_store(dir, &options)?;
     let key = key_of(&store)?;
     let probe = b"countersign: is this the log's key?";
-    if *key.public() != public || key.verify(probe, &sign(probe)).is_err() {
+    if *key.public() != public {
         return Err(LogError::WrongKey);
     }
+    let signature = sign(probe).into().ok_or(LogError::Unsigned)?;
+    if key.verify(probe, &signature).is_err() {
+        return Err(LogError::WrongKey);
+    }
+    let sign = Box::new(move |note: &[u8]| sign(note).into());
     views::check(&store)?;
     let anchored = !options.skips.anchor_unsafe;
     let (snapshot, frontier) = recover(&store, &key, anchored.then_some(&anchor))?;
@@ -222,7 +228,7 @@ pub(super) fn open(
     // The sequencer hands over only to a free writer; the writer may be one batch ahead of the anchor's sync.
     let (to_writer, sealed) = mpsc::sync_channel(1);
     let (to_publisher, written) = mpsc::sync_channel(1);
-    let sequencer = Sequencer::new(Arc::clone(&shared), key.clone(), Box::new(sign), (snapshot, frontier), to_writer);
+    let sequencer = Sequencer::new(Arc::clone(&shared), key.clone(), sign, (snapshot, frontier), to_writer);
     let writer = Writer { shared: Arc::clone(&shared), sealed, publisher: to_publisher };
     let publisher = Publisher { shared: Arc::clone(&shared), anchor, written, witnessing };
     let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {

@@ -22,7 +22,8 @@
 //!
 //! After a step failed the log is *broken*: nothing more is written, every append is refused, reads go on with the last
 //! published head. Opening anew decides from what is on disk. A disk that is too full is not a failure: it is noticed
-//! before step 3, when nothing has happened yet (see `store::headroom`).
+//! before step 3, when nothing has happened yet (see `store::headroom`). Nor is a key on a token that does not sign now:
+//! the batch is dropped in step 3, everyone in it is told, and the log goes on with the next.
 
 use std::{collections::HashMap, fmt, io, sync::Arc, sync::mpsc::SyncSender};
 
@@ -75,8 +76,8 @@ pub struct Skips {
     pub home_unsafe: bool,
 }
 
-/// What signs checkpoints.
-pub(super) type Sign = Box<dyn Fn(&[u8]) -> [u8; 64] + Send + Sync>;
+/// What signs checkpoints; nothing, where a token does not sign now.
+pub(super) type Sign = Box<dyn Fn(&[u8]) -> Option<[u8; 64]> + Send + Sync>;
 
 /// What a caller's request came to; the caller computes its own proofs from it.
 #[derive(Debug, Clone)]
@@ -229,7 +230,7 @@ impl Sequencer {
         self.snapshot.head.size.saturating_add(u64::try_from(self.open.hashes.len()).unwrap_or(u64::MAX))
     }
 
-    /// Step 3. `None` if there was no room on the disk: everyone was told, and nothing happened.
+    /// Step 3. `None` if there was no room on the disk or no signature: everyone was told, and nothing happened.
     fn seal(&mut self) -> Result<Option<Sealed>, LogError> {
         let mut open = std::mem::take(&mut self.open);
         self.shared.counters.entries(open.amount.entries, open.hashes.len());
@@ -249,6 +250,12 @@ impl Sequencer {
         }
         let (snapshot, delta) = match self.seal_batch(&mut open) {
             Ok(sealed) => sealed,
+            Err(LogError::Unsigned) => {
+                for (reply, _) in open.replies {
+                    drop(reply.send(Err(LogError::Unsigned)));
+                }
+                return Ok(None);
+            }
             Err(error) => {
                 self.open.replies = open.replies; // Refused by `run`, with the reason.
                 return Err(error);
@@ -278,7 +285,8 @@ impl Sequencer {
             recompute(store, &open.batch, &delta)?;
         }
         let (size, root) = (delta.edge().size(), delta.edge().root());
-        let checkpoint = Checkpoint { origin: self.key.name().to_owned(), size, root }.sign(&self.key, &self.sign)?;
+        let checkpoint = Checkpoint { origin: self.key.name().to_owned(), size, root }.sign(&self.key, &self.sign);
+        let checkpoint = checkpoint.map_err(LogError::of_signing)?;
         store.put_meta(&mut open.batch, "head", checkpoint.as_bytes())?;
         Ok((Arc::new(Snapshot { head: Head { size, root, checkpoint: checkpoint.into() }, partial }), delta))
     }

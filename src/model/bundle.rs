@@ -3,11 +3,11 @@
 //!
 //! The types are those of `sigstore-types`; verification is in [`super::verify`].
 
-use sigstore_bundle::{BundleV03, TlogEntryBuilder};
+use sigstore_bundle::{BundleV03, TlogEntryBuilder, VerificationMaterialV03};
 use sigstore_types::{
-    Bundle, CanonicalizedBody, DerCertificate, DsseEnvelope, DsseSignature, KeyId, LogIndex, LogKeyId, PayloadBytes,
-    Sha256Hash, SignatureBytes, TimestampToken,
-    bundle::{CheckpointData, KindVersion},
+    Bundle, CanonicalizedBody, DerCertificate, DsseEnvelope, DsseSignature, HashAlgorithm, KeyId, LogIndex, LogKeyId,
+    PayloadBytes, Sha256Hash, SignatureBytes, TimestampToken,
+    bundle::{CheckpointData, KindVersion, MessageDigest, MessageSignature, SignatureContent},
 };
 
 use super::{digest::Digest, statement::PAYLOAD_TYPE};
@@ -42,24 +42,50 @@ pub fn pae(statement: &[u8]) -> Vec<u8> {
     sigstore_types::pae(PAYLOAD_TYPE, statement)
 }
 
+/// By what a bundle's signature verifies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Material {
+    /// A signing certificate, DER.
+    Certificate(Vec<u8>),
+    /// A key that verifiers have; the hint tells it from others, and is not authenticated.
+    Key {
+        /// By convention the digest of the `SubjectPublicKeyInfo`, in base64.
+        hint: String,
+    },
+}
+
+/// A certificate.
+impl From<Vec<u8>> for Material {
+    fn from(certificate: Vec<u8>) -> Self {
+        Self::Certificate(certificate)
+    }
+}
+
+impl From<Material> for VerificationMaterialV03 {
+    fn from(material: Material) -> Self {
+        match material {
+            Material::Certificate(der) => Self::Certificate(DerCertificate::new(der)),
+            Material::Key { hint } => Self::PublicKey { hint },
+        }
+    }
+}
+
 /// A bundle around a signed statement, without log entry. `timestamp` is a whole RFC 3161 response.
-pub fn of_statement(statement: Vec<u8>, signature: Vec<u8>, certificate: Vec<u8>, timestamp: Vec<u8>) -> Bundle {
+pub fn of_statement(statement: Vec<u8>, signature: Vec<u8>, by: impl Into<Material>, timestamp: Vec<u8>) -> Bundle {
     let signature = DsseSignature::new(SignatureBytes::new(signature), KeyId::default());
     let envelope = DsseEnvelope::new(PAYLOAD_TYPE, PayloadBytes::new(statement), signature);
-    BundleV03::with_certificate_and_dsse(DerCertificate::new(certificate), envelope)
-        .with_rfc3161_timestamp(TimestampToken::new(timestamp))
-        .into_bundle()
+    stamped(by.into(), SignatureContent::DsseEnvelope(envelope), timestamp)
 }
 
 /// A bundle around a detached signature over a file with this digest, without log entry.
-pub fn of_file(digest: &Digest, signature: Vec<u8>, certificate: Vec<u8>, timestamp: Vec<u8>) -> Bundle {
-    BundleV03::with_certificate_and_signature(
-        DerCertificate::new(certificate),
-        SignatureBytes::new(signature),
-        Sha256Hash::new(*digest.as_bytes()),
-    )
-    .with_rfc3161_timestamp(TimestampToken::new(timestamp))
-    .into_bundle()
+pub fn of_file(digest: &Digest, signature: Vec<u8>, by: impl Into<Material>, timestamp: Vec<u8>) -> Bundle {
+    let digest = MessageDigest::new(HashAlgorithm::Sha2256, Sha256Hash::new(*digest.as_bytes()).into());
+    let signature = MessageSignature::new(SignatureBytes::new(signature)).with_message_digest(digest);
+    stamped(by.into(), SignatureContent::MessageSignature(signature), timestamp)
+}
+
+fn stamped(material: Material, content: SignatureContent, timestamp: Vec<u8>) -> Bundle {
+    BundleV03::new(material.into(), content).with_rfc3161_timestamp(TimestampToken::new(timestamp)).into_bundle()
 }
 
 /// Completes a bundle with its log entry: `leaf` is the canonical body as it stands in the log.

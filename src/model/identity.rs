@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-use super::certificate::Extensions;
+use super::{certificate::Extensions, key_name::KeyName};
 
 /// What a signing certificate says of its holder: the subject alternative name and the issuer that vouched for it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -91,6 +91,8 @@ pub struct Caller {
     pub roles: BTreeSet<Role>,
     /// What a certificate issued to this caller says of its token; nothing for a caller with a client certificate.
     pub extensions: Extensions,
+    /// The managed keys that it may sign with; no role implies one, not even admin.
+    pub keys: BTreeSet<KeyName>,
 }
 
 impl Caller {

@@ -34,9 +34,13 @@ pub const BREAK_GLASS: &str = "https://countersign.dev/attestation/break-glass/v
 /// The erasure of a log entry's payload (ours).
 pub const ERASURE: &str = "https://countersign.dev/attestation/erasure/v0.1";
 
+/// What was done to a managed key (ours).
+pub const MANAGED_KEY: &str = "https://countersign.dev/attestation/managed-key/v0.1";
+
 /// Types that only our own services write, each behind a role of its own: a builder's attestation of such a type would
 /// be a forged record.
-pub const RESERVED: [&str; 7] = [DEPLOYMENT, HEALTH, APPROVAL, REVOCATION, READINESS, ERASURE, BREAK_GLASS];
+pub const RESERVED: [&str; 8] =
+    [DEPLOYMENT, HEALTH, APPROVAL, REVOCATION, READINESS, ERASURE, BREAK_GLASS, MANAGED_KEY];
 
 /// Whether `actual` is the wanted type: equal, or a version below it (`https://cyclonedx.org/bom/v1.5`) for the two
 /// SBOM families whose writers append versions.
@@ -124,6 +128,7 @@ fn shape(predicate_type: &str) -> &'static [(&'static str, Wanted)] {
             ("since", Wanted::Time),
             ("reason", Wanted::Text),
         ],
+        MANAGED_KEY => &[("name", Wanted::Text), ("event", Wanted::Text), ("by", Wanted::Text)],
         ERASURE => &[("origin", Wanted::Text), ("reason", Wanted::Text)],
         BREAK_GLASS => &[("user", Wanted::Text), ("reason", Wanted::Text), ("expires", Wanted::Time)],
         READINESS => &[("service", Wanted::Text), ("environment", Wanted::Text), ("verdict", Wanted::Text)],

@@ -9,11 +9,12 @@
 //! of type [`predicate::SIGN`] about that file's digest: it says the same. So does a signature in cosign's legacy layout
 //! ([`super::legacy`]), whose signed document names the image.
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use jiff::Timestamp;
 use serde::Serialize;
 use sigstore_types::{
     Bundle, DerPublicKey, Sha256Hash, SignatureContent,
-    bundle::{KindVersion, TransparencyLogEntry},
+    bundle::{KindVersion, TransparencyLogEntry, VerificationMaterialContent},
 };
 use sigstore_verify::{Error as SigstoreError, PublicKeyVerificationPolicy, VerificationPolicy, VerificationResult};
 
@@ -34,7 +35,7 @@ use super::{
 pub enum Signer {
     /// A certificate's identity.
     Identity(Identity),
-    /// A key that was given by whoever asked; the digest of its SubjectPublicKeyInfo.
+    /// A key, given by whoever asked or shown by the log entry; the digest of its SubjectPublicKeyInfo.
     Key(Digest),
 }
 
@@ -153,13 +154,24 @@ pub fn parse_bundle(json: &[u8]) -> Result<Bundle, Rejection> {
     Bundle::from_json(text).map_err(|source| Rejection::Malformed(source.to_string()))
 }
 
-/// Verifies a certificate-signed bundle about `subject`, offline. Any identity is accepted: see policy.
+/// Verifies a bundle about `subject`, offline, by what it brings itself: its certificate, or the public key in its log
+/// entry. Any identity and any key is accepted: see policy.
+///
+/// A key proves that whoever holds it signed, as a certificate proves it for an identity; the evidence names the key by
+/// its digest, and only a policy that lists this digest makes something of it.
 ///
 /// # Errors
 /// The first [`Rejection`], in the order of the Sigstore client specification.
 pub fn verify(bundle: &[u8], subject: &Digest, root: &TrustedRoot) -> Result<Verified, Rejection> {
     let parsed = parse_bundle(bundle)?;
-    let proof = prove(&parsed, subject, root)?;
+    let proof = if matches!(parsed.verification_material.content, VerificationMaterialContent::PublicKey(_)) {
+        let key = logged_key(&parsed).ok_or_else(|| {
+            Rejection::Unsupported("it is signed by a key that its log entry does not show; give the key".to_owned())
+        })?;
+        prove_by_key(&parsed, subject, root, key)?
+    } else {
+        prove(&parsed, subject, root)?
+    };
     let statement = said(&parsed, subject)?;
     admit(&parsed, Digest::of(bundle), statement, subject, root, proof)
 }
@@ -220,13 +232,27 @@ fn named(bundle: &Bundle, result: &VerificationResult) -> Option<String> {
 pub fn verify_with_key(bundle: &[u8], subject: &Digest, root: &TrustedRoot, key: &str) -> Result<Verified, Rejection> {
     let parsed = parse_bundle(bundle)?;
     let key = DerPublicKey::from_pem(key).map_err(|source| Rejection::Key(source.to_string()))?;
+    let proof = prove_by_key(&parsed, subject, root, key)?;
+    let statement = said(&parsed, subject)?;
+    admit(&parsed, Digest::of(bundle), statement, subject, root, proof)
+}
+
+/// The key in the log entry of a bundle that is signed by one (Rekor v2): not yet held against anything.
+fn logged_key(bundle: &Bundle) -> Option<DerPublicKey> {
+    let entry = bundle.verification_material.tlog_entries.first()?;
+    let body: serde_json::Value = serde_json::from_slice(entry.canonicalized_body.as_bytes()).ok()?;
+    let key = body.pointer("/spec/hashedRekordV002/signature/verifier/publicKey/rawBytes")?.as_str()?;
+    Some(DerPublicKey::new(STANDARD.decode(key).ok()?))
+}
+
+/// Has a bundle verified by this key over the artifact with this digest.
+fn prove_by_key(bundle: &Bundle, signed: &Digest, root: &TrustedRoot, key: DerPublicKey) -> Result<Proof, Rejection> {
     let id = Digest::of(key.as_bytes());
     let result = root
         .verifier()
-        .verify(Sha256Hash::new(*subject.as_bytes()), &parsed, &PublicKeyVerificationPolicy::new(key))
+        .verify(Sha256Hash::new(*signed.as_bytes()), bundle, &PublicKeyVerificationPolicy::new(key))
         .map_err(rejection)?;
-    let statement = said(&parsed, subject)?;
-    admit(&parsed, Digest::of(bundle), statement, subject, root, Proof { result, signer: Signer::Key(id), key: id })
+    Ok(Proof { result, signer: Signer::Key(id), key: id })
 }
 
 /// What a bundle says about `subject`.

@@ -15,18 +15,19 @@ use tonic_health::pb::{
 
 use super::operations::Readiness;
 use crate::grpc::v1::{
-    admission_service_server as admission, log_service_server as log, release_service_server as release,
-    rollback_service_server as rollback, signing_service_server as signing, trust_service_server as trust,
-    verification_service_server as verification,
+    admission_service_server as admission, key_service_server as keys, log_service_server as log,
+    release_service_server as release, rollback_service_server as rollback, signing_service_server as signing,
+    trust_service_server as trust, verification_service_server as verification,
 };
 
 /// How often a watch asks.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// The services that can be asked about by name; they share one fate. The empty name is the whole.
-const SERVICES: [&str; 8] = [
+const SERVICES: [&str; 9] = [
     "",
     admission::SERVICE_NAME,
+    keys::SERVICE_NAME,
     log::SERVICE_NAME,
     release::SERVICE_NAME,
     rollback::SERVICE_NAME,
@@ -45,8 +46,8 @@ impl Face {
         HealthServer::new(Self(readiness))
     }
 
-    fn status(&self) -> ServingStatus {
-        if self.0.problems().is_empty() { ServingStatus::Serving } else { ServingStatus::NotServing }
+    async fn status(&self) -> ServingStatus {
+        if self.0.problems().await.is_empty() { ServingStatus::Serving } else { ServingStatus::NotServing }
     }
 }
 
@@ -56,7 +57,7 @@ impl Health for Face {
         if !SERVICES.contains(&request.get_ref().service.as_str()) {
             return Err(Status::not_found("no such service; leave the name empty to ask about the whole"));
         }
-        Ok(Response::new(reply(self.status())))
+        Ok(Response::new(reply(self.status().await)))
     }
 
     type WatchStream = Pin<Box<dyn Stream<Item = Result<HealthCheckResponse, Status>> + Send>>;
@@ -86,7 +87,7 @@ impl Watch {
     async fn next(mut self) -> Option<(Result<HealthCheckResponse, Status>, Self)> {
         while !self.ended {
             self.ended = self.face.0.stopping.has_begun();
-            let now = if self.known { self.face.status() } else { ServingStatus::ServiceUnknown };
+            let now = if self.known { self.face.status().await } else { ServingStatus::ServiceUnknown };
             if self.said.replace(now) != Some(now) {
                 return Some((Ok(reply(now)), self));
             }

@@ -31,10 +31,14 @@ impl fmt::Debug for Readiness {
 }
 
 impl Readiness {
-    /// What is wrong, one line each; empty when ready.
-    pub fn problems(&self) -> Vec<String> {
+    /// What is wrong, one line each; empty when ready. The checks read disks and ask tokens: off the async threads.
+    pub async fn problems(&self) -> Vec<String> {
         let stopping = self.stopping.has_begun().then(|| "stopping: the service is draining".to_owned());
-        let failed = self.checks.iter().filter_map(|(name, check)| Some(format!("{name}: {}", check().err()?)));
+        let checks = Arc::clone(&self.checks);
+        let failed = tokio::task::spawn_blocking(move || {
+            checks.iter().filter_map(|(name, check)| Some(format!("{name}: {}", check().err()?))).collect::<Vec<_>>()
+        });
+        let failed = failed.await.unwrap_or_else(|lost| vec![format!("checks: {lost}")]);
         stopping.into_iter().chain(failed).collect()
     }
 }
@@ -54,7 +58,7 @@ async fn metrics(State(readiness): State<Readiness>) -> impl IntoResponse {
 }
 
 async fn ready(State(readiness): State<Readiness>) -> (StatusCode, String) {
-    let problems = readiness.problems();
+    let problems = readiness.problems().await;
     if problems.is_empty() {
         return (StatusCode::OK, "ready\n".to_owned());
     }

@@ -20,8 +20,8 @@ use super::{Clock, health, middleware::is_grpc, operations::Readiness, successio
 use crate::{
     config::Config,
     grpc::{
-        admission::Face, log::LogFace, log_admin::LogAdminFace, release::ReleaseFace, rollback::RollbackFace,
-        signing::SigningFace, trust::Trust, v1, verification::VerificationFace,
+        admission::Face, keys::KeyFace, log::LogFace, log_admin::LogAdminFace, release::ReleaseFace,
+        rollback::RollbackFace, signing::SigningFace, trust::Trust, v1, verification::VerificationFace,
     },
     issuing::Issuing,
     keys::Keyring,
@@ -84,6 +84,7 @@ fn services(config: &Config, parts: &Parts, readiness: Readiness, clock: Clock) 
     Ok(Routes::new(health::Face::server(readiness))
         .add_service(reflection)
         .add_service(SigningFace { signing: Signing::clone(&parts.signing), clock }.into_server())
+        .add_service(KeyFace::new(Arc::clone(&parts.signing), Arc::clone(&parts.release), clock).into_server())
         .add_service(log_admin(config, parts, clock)?.into_server())
         .add_service(LogFace::new(parts.logs.clone(), stopping).into_server())
         .add_service(

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use tokio::sync::Semaphore;
 
 use super::{
-    Authenticate, Certificates, Clock, Middleware, Readiness, ServerTls, Stopping, middleware::Refusal,
+    Authenticate, Certificates, Clock, Middleware, Readiness, ServerTls, Stopping, custody::Watch, middleware::Refusal,
     middleware::plain, operations, public, succession, tls,
 };
 use crate::{
@@ -16,7 +16,7 @@ use crate::{
     config::Config,
     evidence::{EvidenceService, Roots},
     identity::Authenticator,
-    keys::Keyring,
+    keys::{Kek, Keyring, ManagedKeys},
     log::{Logs, witnessing::Witnessing},
     model::{TrustedRoot, limits, policy::PolicySet},
     registry::Registry,
@@ -82,7 +82,7 @@ pub(super) struct Faces {
 /// Opens adapters and builds services, lowest first.
 pub(super) async fn open(config: &Config, clock: Clock) -> anyhow::Result<Parts> {
     let kek = config.kek_source()?.load().context("the key-encryption key cannot be had")?;
-    let keyring = Arc::new(Keyring::open(&config.data, &kek)?);
+    let (keyring, managed) = keys(config, &kek).await?;
     let metrics = Metrics::new();
     let logs = {
         // Where witnesses are required, this may wait for them.
@@ -91,7 +91,8 @@ pub(super) async fn open(config: &Config, clock: Clock) -> anyhow::Result<Parts>
         tokio::task::spawn_blocking(move || succession::open(&config, &keyring, witnesses)).await??
     };
     let registry = Registry::new(config.registry.clone())?;
-    let signing = Arc::new(Signing::new(Arc::clone(&keyring), logs.clone(), registry.clone()));
+    let signing = Signing::new(Arc::clone(&keyring), logs.clone(), registry.clone()).with_managed(managed);
+    let signing = Arc::new(signing);
     let mut roots = vec![Arc::new(TrustedRoot::parse(&keyring.trusted_root())?)];
     for path in &config.trust.extra_roots {
         let root = TrustedRoot::parse(&read(path)?).with_context(|| format!("in {}", path.display()))?;
@@ -141,6 +142,25 @@ pub(super) async fn open(config: &Config, clock: Clock) -> anyhow::Result<Parts>
         rollback,
         admission,
     })
+}
+
+/// Opens the keys, and asks for those that are on a token: a service that could sign nothing does not start. A managed key
+/// that cannot be used keeps nobody else from being served.
+async fn keys(config: &Config, kek: &Kek) -> anyhow::Result<(Arc<Keyring>, Arc<ManagedKeys>)> {
+    let custody = config.custody().context("the token cannot be used")?;
+    let keyring = Arc::new(Keyring::open_in(&config.data, kek, custody.clone())?);
+    let managed = ManagedKeys::open(&config.data, config.kek_source()?, custody, keyring.host());
+    let managed = Arc::new(managed.context("the managed keys cannot be opened")?);
+    let asked = (Arc::clone(&keyring), Arc::clone(&managed));
+    tokio::task::spawn_blocking(move || {
+        let (keyring, managed) = asked;
+        if let Err(error) = managed.check_custody() {
+            tracing::error!(%error, "a managed key cannot be used");
+        }
+        keyring.check_custody()
+    })
+    .await??;
+    Ok((keyring, managed))
 }
 
 /// Who cosigns the log, if anybody does.
@@ -220,6 +240,7 @@ fn as_review(refusal: &Refusal) -> Response {
 
 fn readiness(parts: &Parts, stopping: &Stopping, clock: Clock) -> Readiness {
     let (logs, keyring) = (parts.logs.clone(), Arc::clone(&parts.keyring));
+    let custody = Watch::new(Arc::clone(&parts.keyring));
     let checks: Vec<operations::Check> = vec![
         ("log", Box::new(move || logs.present().check_writable().map_err(|error| error.to_string()))),
         (
@@ -228,7 +249,7 @@ fn readiness(parts: &Parts, stopping: &Stopping, clock: Clock) -> Readiness {
                 let now = clock();
                 match keyring.expiries().into_iter().find(|(_, expires)| *expires <= now) {
                     Some((name, expires)) => Err(format!("{name} expired at {expires}")),
-                    None => Ok(()),
+                    None => custody.check(),
                 }
             }),
         ),

@@ -30,6 +30,8 @@ use crate::{log::LogError, recording::RecordingError};
 
 /// The domain of every `google.rpc.ErrorInfo` that we send.
 const DOMAIN: &str = "countersign.dev";
+/// A key is on a token that does not sign now.
+pub(super) const KEY_UNAVAILABLE: &str = "KEY_UNAVAILABLE";
 /// After so long somebody may have restarted the service.
 const RESTARTED: Duration = Duration::from_secs(30);
 
@@ -125,6 +127,7 @@ impl From<LogError> for Refusal {
             LogError::Invalid(_) => return Self::invalid(error.to_string()),
             LogError::NotFound => return Self::not_found(error.to_string()),
             LogError::DiskFull(_) => "DISK_FULL",
+            LogError::Unsigned => KEY_UNAVAILABLE,
             LogError::Unwitnessed(_) => "LOG_UNWITNESSED",
             _ => "LOG_BUSY",
         };

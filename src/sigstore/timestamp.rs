@@ -100,6 +100,10 @@ fn granted(answered: Result<Vec<u8>, KeyError>) -> Result<Response, Refusal> {
     match answered {
         Ok(reply) => Ok((StatusCode::CREATED, [(CONTENT_TYPE, REPLY)], reply).into_response()),
         Err(KeyError::Request(refused)) => Err(Refusal::invalid(refused.to_string())),
+        Err(error @ (KeyError::Token { .. } | KeyError::Pin { .. })) => {
+            tracing::error!(%error, "nothing can be stamped");
+            Err(Refusal::unavailable("the key cannot be used now; see the service's log, and try again".to_owned()))
+        }
         Err(error) => Err(Refusal::internal(&error)),
     }
 }

@@ -65,7 +65,14 @@ impl Checkpoint {
 
     /// Signs it as a note. Refuses an origin that is not one line, so that nothing is signed that would read as another
     /// checkpoint.
-    pub fn sign(&self, key: &VerifierKey, sign: impl Fn(&[u8]) -> [u8; 64]) -> Result<String, CheckpointError> {
+    ///
+    /// # Errors
+    /// As [`Note::sign`].
+    pub fn sign<S: Into<Option<[u8; 64]>>>(
+        &self,
+        key: &VerifierKey,
+        sign: impl Fn(&[u8]) -> S,
+    ) -> Result<String, CheckpointError> {
         if !is_origin(&self.origin) {
             return Err(CheckpointError::Malformed);
         }

@@ -219,12 +219,20 @@ pub struct Note {
 }
 
 impl Note {
-    /// Signs `text` (which must end in a newline) as `key`.
-    pub fn sign(text: &str, key: &VerifierKey, sign: impl Fn(&[u8]) -> [u8; 64]) -> Result<Self, NoteError> {
+    /// Signs `text` (which must end in a newline) as `key`. `sign` gives a signature, or none if it cannot now.
+    ///
+    /// # Errors
+    /// [`NoteError::Unsigned`] if it gave none.
+    pub fn sign<S: Into<Option<[u8; 64]>>>(
+        text: &str,
+        key: &VerifierKey,
+        sign: impl Fn(&[u8]) -> S,
+    ) -> Result<Self, NoteError> {
         if !text.ends_with('\n') {
             return Err(NoteError::Malformed("the text does not end in a newline"));
         }
-        let line = SignatureLine::new(&key.name, key.id(), sign(text.as_bytes()).to_vec())?;
+        let signature = sign(text.as_bytes()).into().ok_or_else(|| NoteError::Unsigned(key.name.clone()))?;
+        let line = SignatureLine::new(&key.name, key.id(), signature.to_vec())?;
         Ok(Self { text: text.to_owned(), signatures: vec![line] })
     }
 

@@ -19,7 +19,12 @@ use super::{annotated, deployment, digest, door, glass_settings, image, now, pin
 
 fn caller(roles: &[Role]) -> Authenticated {
     let identity = Identity { subject: "ci@example.com".to_owned(), issuer: "https://issuer.example".to_owned() };
-    Authenticated(Ok(Caller { identity, roles: roles.iter().copied().collect(), extensions: Extensions::default() }))
+    Authenticated(Ok(Caller {
+        identity,
+        roles: roles.iter().copied().collect(),
+        extensions: Extensions::default(),
+        keys: [].into(),
+    }))
 }
 
 async fn admit(request: v1::AdmitRequest, who: Authenticated) -> Result<v1::AdmitResponse, tonic::Status> {

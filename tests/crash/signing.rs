@@ -25,7 +25,7 @@ fn request(digest: &Digest) -> v1::SignRequest {
     v1::SignRequest {
         subjects: vec![v1::Subject { name: String::new(), digest: digest.to_string() }],
         kind: v1::ArtifactKind::Image.into(),
-        attach: false,
+        ..v1::SignRequest::default()
     }
 }
 

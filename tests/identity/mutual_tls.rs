@@ -118,6 +118,7 @@ async fn a_token_wins_over_a_certificate() {
         subject: "spiffe://example.org/ci".to_owned(),
         claims: [].into(),
         roles: vec![Role::Auditor],
+        keys: vec![],
     });
     settings.rules[0].issuer = issuer.url().to_owned();
     let authenticator = Authenticator::new(&settings).unwrap();

@@ -40,7 +40,7 @@ struct Watched {
 #[allow(clippy::result_large_err, reason = "tonic's own error type")]
 fn known(mut request: Request<()>) -> Result<Request<()>, Status> {
     let identity = Identity { subject: "auditor@example.org".to_owned(), issuer: "https://i.test".to_owned() };
-    let caller = Caller { identity, roles: [Role::Auditor].into(), extensions: Extensions::default() };
+    let caller = Caller { identity, roles: [Role::Auditor].into(), extensions: Extensions::default(), keys: [].into() };
     request.extensions_mut().insert(Authenticated(Ok(caller)));
     Ok(request)
 }

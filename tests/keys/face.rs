@@ -20,7 +20,7 @@ use super::{builder, keyring, now};
 fn from<T>(roles: &[Role], message: T) -> Request<T> {
     let mut request = Request::new(message);
     let roles = roles.iter().copied().collect();
-    let caller = Caller { identity: builder(), roles, extensions: Extensions::default() };
+    let caller = Caller { identity: builder(), roles, extensions: Extensions::default(), keys: [].into() };
     request.extensions_mut().insert(Authenticated(Ok(caller)));
     request
 }

@@ -22,7 +22,7 @@ pub fn from<T>(who: &str, roles: &[Role], message: T) -> Request<T> {
     let mut request = Request::new(message);
     let identity = identity(who, "https://issuer.test");
     let (roles, extensions) = (roles.iter().copied().collect(), Extensions::default());
-    request.extensions_mut().insert(Authenticated(Ok(Caller { identity, roles, extensions })));
+    request.extensions_mut().insert(Authenticated(Ok(Caller { identity, roles, extensions, keys: [].into() })));
     request
 }
 

@@ -59,7 +59,7 @@ impl Liar {
 fn known<T>(request: Request<T>) -> Request<T> {
     let mut request = request;
     let (identity, extensions) = (identity("a@x.test", "https://i.test"), Extensions::default());
-    let caller = Caller { identity, roles: [Role::Auditor].into(), extensions };
+    let caller = Caller { identity, roles: [Role::Auditor].into(), extensions, keys: [].into() };
     request.extensions_mut().insert(Authenticated(Ok(caller)));
     request
 }

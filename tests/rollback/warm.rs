@@ -57,7 +57,12 @@ fn who(name: &str) -> Identity {
 }
 
 fn caller() -> Caller {
-    Caller { identity: who("cd"), roles: [Role::Deployer, Role::Operator].into(), extensions: Extensions::default() }
+    Caller {
+        identity: who("cd"),
+        roles: [Role::Deployer, Role::Operator].into(),
+        extensions: Extensions::default(),
+        keys: [].into(),
+    }
 }
 
 fn open(dir: &Path) -> (Arc<Keyring>, Log) {

@@ -77,7 +77,10 @@ fn an_origin_that_is_not_one_line_is_never_signed() {
     let key = log_key();
     for origin in ["", "log.example\n300", "log.example\r", "\n", "log\u{0}example"] {
         let checkpoint = Checkpoint { origin: origin.to_owned(), size: 1, root: [1; 32] };
-        assert_eq!(checkpoint.sign(&key, |_| panic!("{origin:?} was signed")), Err(CheckpointError::Malformed));
+        assert_eq!(
+            checkpoint.sign(&key, |_| -> [u8; 64] { panic!("{origin:?} was signed") }),
+            Err(CheckpointError::Malformed)
+        );
     }
 }
 

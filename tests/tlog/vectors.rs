@@ -135,7 +135,8 @@ fn go_s_note_of_peter_neumann_is_reproduced() {
     // The signing key that Go's documentation prints beside it: algorithm and seed.
     let skey = STANDARD.decode("AYEKFALVFGyNhPJEMzD1QIDr+Y7hfZx09iUvxdXHKDFz").unwrap();
     let pair = Ed25519KeyPair::from_seed_unchecked(&skey[1..]).unwrap();
-    let signed = Note::sign(text, &key, |message| pair.sign(message).as_ref().try_into().unwrap()).unwrap();
+    let signed = Note::sign(text, &key, |message| -> [u8; 64] { pair.sign(message).as_ref().try_into().unwrap() });
+    let signed = signed.unwrap();
     assert_eq!(signed.to_string(), golden);
     let other = golden.replace("cryptography", "Cryptography");
     let refused = Err(NoteError::Signature("PeterNeumann".to_owned()));

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tonic::Code;
 
-use super::super::Refusal;
+use super::super::{Refusal, refusal::KEY_UNAVAILABLE};
 use crate::{
     identity,
     issuing::IssuingError,
@@ -37,6 +37,11 @@ impl From<IssuingError> for Refusal {
             IssuingError::NoChallenge => "PROOF_IMPOSSIBLE",
             IssuingError::Proof { .. } => "PROOF_INVALID",
             IssuingError::Authority(KeyError::Identity { .. }) => "IDENTITY_UNUSABLE",
+            IssuingError::Authority(KeyError::Token { .. } | KeyError::Pin { .. }) => {
+                tracing::error!(%error, "no certificate can be issued");
+                let message = "the authority's key cannot be used now; see the service's log, and try again";
+                return Self::unavailable(KEY_UNAVAILABLE, message, LATER);
+            }
             IssuingError::Authority(_) | IssuingError::Interrupted => return Self::internal(&error),
         };
         Self::new(Code::InvalidArgument, reason, error.to_string())
