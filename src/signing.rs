@@ -154,7 +154,7 @@ fn prepare_all(
     now: Timestamp,
 ) -> Result<Vec<Prepared>, SigningError> {
     let key = EphemeralKey::generate()?;
-    let certificate = keyring.issue_saying(identity, said, &key.spki(), now)?;
+    let certificate = keyring.issue_saying(identity, said, &key.spki(), now)?.certificate;
     contents.into_iter().map(|content| prepare(keyring, &key, &certificate, content, now)).collect()
 }
 

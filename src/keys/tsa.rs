@@ -75,6 +75,7 @@ struct SigningCertificate {
 pub(super) fn leaf(
     root: &Authority,
     host: &str,
+    common_name: &str,
     from: Timestamp,
     until: Timestamp,
 ) -> Result<(EcKey, Vec<u8>), KeyError> {
@@ -83,7 +84,7 @@ pub(super) fn leaf(
         extension(true, &KeyUsage(KeyUsages::DigitalSignature.into()))?,
         extension(true, &ExtendedKeyUsage(vec![ID_KP_TIME_STAMPING]))?,
     ];
-    let subject = cert::name(host, "countersign TSA")?;
+    let subject = cert::name(host, common_name)?;
     let certificate = root.certify(Request { subject, spki: key.spki(), from, until, extensions })?;
     Ok((key, certificate))
 }

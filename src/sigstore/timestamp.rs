@@ -105,7 +105,7 @@ fn granted(answered: Result<Vec<u8>, KeyError>) -> Result<Response, Refusal> {
 }
 
 async fn chain(State(face): State<TimestampFace>) -> Response {
-    match face.keyring.public().tsa_chain_pem() {
+    match face.keyring.public().tsa_chain_pem((face.clock)()) {
         Ok(pem) => {
             let headers = [(CONTENT_TYPE, "application/pem-certificate-chain"), (CACHE_CONTROL, "public, max-age=60")];
             (headers, pem).into_response()
