@@ -55,7 +55,7 @@ pub use ec::EphemeralKey;
 pub use generations::{Generation, Rotating};
 pub use kek::{Kek, KekSource};
 pub use offline::{bring_tuf_root_back, take_tuf_root_offline};
-pub use rotation::Rotation;
+pub use rotation::{Rotated, Rotation};
 pub use stamp_refusal::{Failure, StampRefusal};
 pub use trust::{Public, PublicLog, check_host};
 pub use tuf::{TufKeys, TufRoot, tuf_root_is_here};

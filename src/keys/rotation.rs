@@ -37,6 +37,15 @@ pub struct Rotation {
     pub activate_in: SignedDuration,
 }
 
+/// What was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rotated {
+    /// The new key's number among those of its kind, from 2.
+    pub number: u32,
+    /// From when on it signs.
+    pub signs_from: Timestamp,
+}
+
 /// The certificates of a new generation are valid from a minute before it signs, and until then.
 struct Life {
     from: Timestamp,
@@ -74,7 +83,7 @@ impl Keyring {
         rotation: Rotation,
         now: Timestamp,
         publish: impl FnOnce(&Public),
-    ) -> Result<super::Generation, KeyError> {
+    ) -> Result<Rotated, KeyError> {
         let kind = rotation.kind;
         check(rotation)?;
         let mut vault = Vault::open_to_change(dir, kek)?;
@@ -84,22 +93,14 @@ impl Keyring {
         let renewed = Current::open(&vault)?;
         let public = renewed.public.clone();
         if kind == Rotating::Tuf {
+            // What is published is signed with this very key.
             self.replace(renewed);
             publish(&public);
         } else {
             publish(&public);
             self.replace(renewed);
         }
-        let made = public.generations(kind).pop();
-        Ok(made.unwrap_or(super::Generation {
-            number,
-            signs_from,
-            valid_from: signs_from,
-            valid_until: None,
-            ends: None,
-            root: None,
-            chain: Vec::new(),
-        }))
+        Ok(Rotated { number, signs_from })
     }
 }
 
