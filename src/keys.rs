@@ -38,6 +38,7 @@ mod trust;
 mod tsa;
 mod tuf;
 mod vault;
+mod warnings;
 
 use std::{
     fmt,

@@ -16,9 +16,12 @@ pub mod logging;
 mod middleware;
 mod operations;
 mod public;
+mod rotation;
 pub mod succession;
 pub mod tiles;
 pub mod tls;
+mod tuf;
+mod upkeep;
 mod wiring;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
@@ -116,6 +119,7 @@ impl Server {
         running.doors.spawn(webhook.serve(faces.webhook, stopped.clone()));
         let (rollback, until) = (Arc::clone(&running.parts.rollback), stopped.clone());
         running.doors.spawn(async move { rollback.keep_warm(clock, until).await });
+        running.doors.spawn(Arc::clone(&running.parts.upkeep).run(stopped.clone()));
         if let Some(tls) = tls {
             running.doors.spawn(tls.watch(CERTIFICATE_POLL, clock, stopped));
         }

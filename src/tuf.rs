@@ -146,15 +146,21 @@ impl Repository {
     /// # Errors
     /// A [`TufError`]; what was there is served on. The failure is counted, and [`Self::warnings`] tells of it.
     pub fn refresh(&self, now: Timestamp) -> Result<bool, TufError> {
-        self.refresh_to(&self.keyring.public(), now)
+        // Not below, where whoever rotates a key holds the directory's lock.
+        let made = if self.keyring.public().tuf().is_none() { self.make_keys() } else { Ok(()) };
+        self.noted(made.and_then(|()| self.try_refresh(&self.keyring.public(), now)))
     }
 
-    /// The same for a public side that is about to be in force.
+    /// The same for a public side that is about to be in force, with the keys that are in force.
     ///
     /// # Errors
     /// As [`Self::refresh`].
     pub fn refresh_to(&self, public: &Public, now: Timestamp) -> Result<bool, TufError> {
-        let done = self.try_refresh(public, now);
+        self.noted(self.try_refresh(public, now))
+    }
+
+    /// Remembers why it failed, if it did.
+    fn noted(&self, done: Result<bool, TufError>) -> Result<bool, TufError> {
         let trouble = done.as_ref().err().map(|error| format!("TUF metadata could not be signed again: {error}"));
         if trouble.is_some() {
             self.failures.fetch_add(1, Ordering::Relaxed);
@@ -245,9 +251,9 @@ impl Repository {
 
     fn try_refresh(&self, public: &Public, now: Timestamp) -> Result<bool, TufError> {
         let _one = self.signing.lock().unwrap_or_else(PoisonError::into_inner);
-        let keys = self.keys(public)?;
+        let keys = public.tuf().ok_or(KeyError::Crypto("sign TUF metadata without keys for it"))?;
         let present = self.served().documents.clone();
-        let (root, new_root) = self.root(&keys, present.root, now)?;
+        let (root, new_root) = self.root(keys, present.root, now)?;
         let (trusted_root, signing_config) = (public.trusted_root(), public.signing_config(&self.base_url));
         let contents = BTreeMap::from([
             (SIGNING_CONFIG, signing_config.as_bytes()),
@@ -300,14 +306,9 @@ impl Repository {
         Ok(true)
     }
 
-    /// The keys; made first where a data directory of an older version has none.
-    fn keys(&self, public: &Public) -> Result<TufKeys, TufError> {
-        if let Some(keys) = public.tuf() {
-            return Ok(keys.clone());
-        }
-        self.keyring.add_tuf(&self.data, &(self.load_kek)()?)?;
-        let keys = self.keyring.public().tuf().cloned();
-        keys.ok_or(TufError::Key(KeyError::Crypto("find the keys of the TUF repository")))
+    /// Makes the keys in a data directory of an older version, which has none.
+    fn make_keys(&self) -> Result<(), TufError> {
+        Ok(self.keyring.add_tuf(&self.data, &(self.load_kek)()?)?)
     }
 
     /// The root that should be in force, and whether it is a new one.

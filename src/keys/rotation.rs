@@ -22,7 +22,7 @@ use super::{
 /// How far ahead an activation may lie.
 const MOST_AHEAD: SignedDuration = SignedDuration::from_hours(24 * 90);
 /// A root with less life than this certifies nothing new.
-const LEAST_LEFT: SignedDuration = SignedDuration::from_hours(24 * 365);
+pub(super) const LEAST_LEFT: SignedDuration = SignedDuration::from_hours(24 * 365);
 /// Generations of one kind: each stays in the trusted root for ever, and clients read that into memory.
 const MOST: u32 = 100;
 

@@ -60,7 +60,7 @@ pub struct Public {
     /// Oldest first; never empty.
     logs: Vec<PublicLog>,
     tls_ca_pem: String,
-    tls_ca_ends: Timestamp,
+    pub(super) tls_ca_ends: Timestamp,
     pub(super) tuf: Option<TufKeys>,
     /// What stands above an issued certificate, PEM, by generation of the authority.
     pub(super) ca_chains: Vec<(u32, Arc<[String]>)>,
