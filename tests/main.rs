@@ -53,5 +53,6 @@ mod sigstore;
 mod telemetry;
 mod tiles;
 mod tlog;
+mod trust;
 mod verify;
 mod witness;
