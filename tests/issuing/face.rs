@@ -15,6 +15,7 @@ use countersign::{
         limits::Allowance,
     },
 };
+use jiff::Timestamp;
 use serde_json::{Value, json};
 use tonic::{Code, transport::server::TcpIncoming};
 use tonic_types::StatusExt as _;
