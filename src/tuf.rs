@@ -255,29 +255,39 @@ impl Repository {
         let present = self.served().documents.clone();
         let (root, new_root) = self.root(keys, present.root, now)?;
         let (trusted_root, signing_config) = (public.trusted_root(), public.signing_config(&self.base_url));
-        let contents = BTreeMap::from([
-            (SIGNING_CONFIG, signing_config.as_bytes()),
-            (TRUSTED_ROOT, trusted_root.as_bytes()),
-        ]);
+        let contents =
+            BTreeMap::from([(SIGNING_CONFIG, signing_config.as_bytes()), (TRUSTED_ROOT, trusted_root.as_bytes())]);
         let good = |document: &Metadata| !document.is_due(now) && document.is_signed_by(&[&keys.online]);
 
         let kept = present.targets.clone().filter(|targets| good(targets) && targets.lists(&contents));
         let new_targets = kept.is_none();
         let targets = kept.map_or_else(
-            || self.sign(Kind::Targets, &present.targets, now, |version, end| tuf::targets(version, end, &contents)),
+            || {
+                self.sign(Kind::Targets, present.targets.as_ref(), now, |version, end| {
+                    tuf::targets(version, end, &contents)
+                })
+            },
             Ok,
         )?;
         let points = |document: &Metadata, to: &Metadata| document.points_to(to.kind()) == Some(to.version());
         let kept = present.snapshot.clone().filter(|snapshot| good(snapshot) && points(snapshot, &targets));
         let new_snapshot = kept.is_none();
         let snapshot = kept.map_or_else(
-            || self.sign(Kind::Snapshot, &present.snapshot, now, |version, end| tuf::snapshot(version, end, &targets)),
+            || {
+                self.sign(Kind::Snapshot, present.snapshot.as_ref(), now, |version, end| {
+                    tuf::snapshot(version, end, &targets)
+                })
+            },
             Ok,
         )?;
         let kept = present.timestamp.clone().filter(|timestamp| good(timestamp) && points(timestamp, &snapshot));
         let new_timestamp = kept.is_none();
         let timestamp = kept.map_or_else(
-            || self.sign(Kind::Timestamp, &present.timestamp, now, |version, end| tuf::timestamp(version, end, &snapshot)),
+            || {
+                self.sign(Kind::Timestamp, present.timestamp.as_ref(), now, |version, end| {
+                    tuf::timestamp(version, end, &snapshot)
+                })
+            },
             Ok,
         )?;
         if !(new_root || new_timestamp) {
@@ -360,11 +370,11 @@ impl Repository {
     fn sign(
         &self,
         kind: Kind,
-        before: &Option<Metadata>,
+        before: Option<&Metadata>,
         now: Timestamp,
         body: impl FnOnce(u64, Timestamp) -> serde_json::Value,
     ) -> Result<Metadata, TufError> {
-        let next = before.as_ref().map_or(1, |before| before.version().saturating_add(1));
+        let next = before.map_or(1, |before| before.version().saturating_add(1));
         let version = next.max(u64::try_from(now.as_second()).unwrap_or(1));
         let body = body(version, kind.expires(now)?);
         let signature = self.keyring.sign_tuf(&tuf::canonical(&body)?)?;

@@ -19,9 +19,7 @@ use serde_json::json;
 
 use super::{Global, Output, client, init::KekArgs};
 use crate::{
-    grpc::v1::{
-        GetClientTrustConfigRequest, GetTrustedRootRequest, trust_service_client::TrustServiceClient,
-    },
+    grpc::v1::{GetClientTrustConfigRequest, GetTrustedRootRequest, trust_service_client::TrustServiceClient},
     keys::{Keyring, Public},
 };
 

@@ -114,7 +114,8 @@ impl trust_service_server::TrustService for Trust {
             new_root = rotation.new_root, "a key is rotated");
         let rotate = Arc::clone(&self.rotate);
         let done = tokio::task::spawn_blocking(move || rotate(rotation)).await;
-        let Rotated { number, signs_from } = done.map_err(|lost| status::internal(&lost))?.map_err(|error| refusal(&error))?;
+        let Rotated { number, signs_from } =
+            done.map_err(|lost| status::internal(&lost))?.map_err(|error| refusal(&error))?;
         Ok(Response::new(RotateResponse {
             number,
             signs_from: Some(timestamp(signs_from)),

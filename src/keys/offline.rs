@@ -45,7 +45,10 @@ pub fn take_tuf_root_offline(dir: &Path, kek: &Kek, out: &Path) -> Result<(), Ke
     if roles.is_empty() {
         return Err(KeyError::TufRoot("is offline already".to_owned()));
     }
-    let keys = roles.iter().map(|role| Ok((role.clone(), STANDARD.encode(vault.sealed(role)?)))).collect::<Result<_, KeyError>>()?;
+    let keys = roles
+        .iter()
+        .map(|role| Ok((role.clone(), STANDARD.encode(vault.sealed(role)?))))
+        .collect::<Result<_, KeyError>>()?;
     let file = RootKeyFile { media_type: MEDIA_TYPE.to_owned(), host: vault.host().to_owned(), keys };
     let text = serde_json::to_vec_pretty(&file).map_err(|_source| KeyError::Crypto("write the TUF root key"))?;
     write_new(out, &text)?;
@@ -85,8 +88,7 @@ impl TufRoot {
     /// [`KeyError::TufRoot`] for a file that is none, or was sealed with another key-encryption key.
     pub fn from_file(path: &Path, kek: &Kek) -> Result<Self, KeyError> {
         let file = read(path)?;
-        let secrets: Vec<_> =
-            file.keys.iter().map(|(role, text)| unseal(kek, role, text)).collect::<Result<_, _>>()?;
+        let secrets: Vec<_> = file.keys.iter().map(|(role, text)| unseal(kek, role, text)).collect::<Result<_, _>>()?;
         if secrets.is_empty() { Err(offline()) } else { Self::from_secrets(&secrets) }
     }
 }

@@ -139,7 +139,10 @@ fn make(vault: &Vault<'_>, rotation: Rotation, now: Timestamp) -> Result<Made, K
     if let Some(last) = last.filter(|last| last.signs_from > now) {
         return refuse(
             kind,
-            format!("number {} is made already and will sign from {} on; rotate again after that", last.number, last.signs_from),
+            format!(
+                "number {} is made already and will sign from {} on; rotate again after that",
+                last.number, last.signs_from
+            ),
         );
     }
     let (number, root) = last.map_or((1, 1), |last| (last.number, last.root.unwrap_or(1)));

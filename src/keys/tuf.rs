@@ -146,7 +146,12 @@ impl TufRoot {
     /// [`KeyError::TufRoot`] if none of them counts.
     pub fn sign(&self, message: &[u8], counting: &[Key]) -> Result<Vec<(String, Vec<u8>)>, KeyError> {
         let counts = |(id, _): &&(String, EcKey)| counting.iter().any(|key| key.id() == id);
-        let signed: Vec<_> = self.0.iter().filter(counts).map(|(id, key)| Ok((id.clone(), key.sign(message)?))).collect::<Result<_, KeyError>>()?;
+        let signed: Vec<_> = self
+            .0
+            .iter()
+            .filter(counts)
+            .map(|(id, key)| Ok((id.clone(), key.sign(message)?)))
+            .collect::<Result<_, KeyError>>()?;
         if signed.is_empty() {
             return Err(KeyError::TufRoot("that was given is not one that the present root names".to_owned()));
         }

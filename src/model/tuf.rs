@@ -96,7 +96,7 @@ impl Kind {
 pub struct Key {
     id: String,
     pem: String,
-    key: Vec<u8>,
+    spki: Vec<u8>,
 }
 
 impl Key {
@@ -112,7 +112,7 @@ impl Key {
         let pem = der::pem::encode_string("PUBLIC KEY", der::pem::LineEnding::LF, spki)
             .map_err(|_source| MetadataError::Malformed("its key cannot be written in PEM"))?;
         let id = hex::encode(Sha256::digest(canonical(&document_of(&pem))?));
-        Ok(Self { id, pem, key: key.spki().to_vec() })
+        Ok(Self { id, pem, spki: spki.to_vec() })
     }
 
     /// SHA-256 of the key's canonical form, hexadecimal.
@@ -121,7 +121,7 @@ impl Key {
     }
 
     fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
-        PublicKey::from_spki(&self.key).is_ok_and(|key| key.verify(message, signature).is_ok())
+        PublicKey::from_spki(&self.spki).is_ok_and(|key| key.verify(message, signature).is_ok())
     }
 }
 
@@ -290,9 +290,9 @@ impl Metadata {
     /// Whether one of these keys signed it.
     pub fn is_signed_by(&self, keys: &[&Key]) -> bool {
         let Ok(message) = canonical(&self.body) else { return false };
-        self.signatures.iter().any(|(id, signature)| {
-            keys.iter().any(|key| key.id == *id && key.verifies(&message, signature))
-        })
+        self.signatures
+            .iter()
+            .any(|(id, signature)| keys.iter().any(|key| key.id == *id && key.verifies(&message, signature)))
     }
 
     /// The keys that a root names for a document.
@@ -327,9 +327,8 @@ impl Metadata {
     /// The files of the targets that it lists, `<sha256>.<name>`.
     pub fn target_files(&self) -> Vec<String> {
         let listed = self.body.get("targets").and_then(Value::as_object);
-        let file = |(name, target): (&String, &Value)| {
-            Some(format!("{}.{name}", target.pointer("/hashes/sha256")?.as_str()?))
-        };
+        let file =
+            |(name, target): (&String, &Value)| Some(format!("{}.{name}", target.pointer("/hashes/sha256")?.as_str()?));
         listed.into_iter().flatten().filter_map(file).collect()
     }
 

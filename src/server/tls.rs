@@ -146,11 +146,7 @@ impl ServerTls {
     ///
     /// # Errors
     /// A key that is not that of the certificate.
-    pub(super) fn renew(
-        &self,
-        chain: Vec<CertificateDer<'static>>,
-        key: PrivateKeyDer<'static>,
-    ) -> anyhow::Result<()> {
+    pub(super) fn renew(&self, chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> anyhow::Result<()> {
         self.current.replace(certified(&Arc::new(aws_lc_rs::default_provider()), chain, key)?);
         Ok(())
     }

@@ -121,7 +121,7 @@ impl Files {
 
     /// Removes older targets and snapshots, and what a crash left. Failing to is no failure.
     pub(super) fn tidy(&self, snapshot: &Metadata, targets: &Metadata) {
-        let mut named: BTreeSet<String> = targets.target_files().into_iter().collect();
+        let mut wanted: BTreeSet<String> = targets.target_files().into_iter().collect();
         for (kind, present) in [(Kind::Snapshot, snapshot), (Kind::Targets, targets)] {
             let ending = format!(".{}.json", kind.name());
             let names = self.names("");
@@ -134,10 +134,10 @@ impl Files {
             }
             for version in kept.iter().filter(|_| kind == Kind::Targets) {
                 let bytes = fs::read(self.0.join(format!("{version}{ending}"))).unwrap_or_default();
-                named.extend(Metadata::parse(&bytes).map(|targets| targets.target_files()).unwrap_or_default());
+                wanted.extend(Metadata::parse(&bytes).map(|targets| targets.target_files()).unwrap_or_default());
             }
         }
-        for name in self.names("targets/").iter().filter(|name| !named.contains(*name)) {
+        for name in self.names("targets/").iter().filter(|name| !wanted.contains(*name)) {
             self.remove(&format!("targets/{name}"));
         }
     }

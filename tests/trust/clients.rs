@@ -78,14 +78,24 @@ fn sigstore_python_follows_every_rotation_by_itself() {
     let first = daemon.data().join("tuf/1.root.json");
     done(&python.run(&["trust-instance", first.to_str().unwrap()]));
     done(&python.verify("before", &[]));
-    let rotations: [&[&str]; 5] =
-        [&["tuf", "--new-root"], &["ca", "--new-root"], &["sct"], &["tsa", "--new-root"], &["log", "--successor", "log2.test"]];
+    let rotations: [&[&str]; 5] = [
+        &["tuf", "--new-root"],
+        &["ca", "--new-root"],
+        &["sct"],
+        &["tsa", "--new-root"],
+        &["log", "--successor", "log2.test"],
+    ];
     for rotation in rotations {
         let name = format!("after-{}", rotation[0]);
         done(&daemon.cli("root", &[&["trust", "rotate"], rotation].concat()));
         sign(&daemon, &name);
         let offline = python.verify(&name, &["--offline"]);
-        assert_eq!(offline.status.success(), rotation[0] == "tuf", "it has not fetched since: {}", daemon::text(&offline));
+        assert_eq!(
+            offline.status.success(),
+            rotation[0] == "tuf",
+            "it has not fetched since: {}",
+            daemon::text(&offline)
+        );
         for name in ["before", &name] {
             done(&python.verify(name, &[]));
         }
@@ -109,7 +119,10 @@ fn four_hundred_days_on_stock_clients_verify_old_and_new() {
     let home = daemon.path().join("home");
     fs::create_dir(&home).unwrap();
     let first = daemon.data().join("tuf/1.root.json");
-    done(&Python { daemon: &daemon, home: home.clone(), library: None }.run(&["trust-instance", first.to_str().unwrap()]));
+    done(
+        &Python { daemon: &daemon, home: home.clone(), library: None }
+            .run(&["trust-instance", first.to_str().unwrap()]),
+    );
     assert!(daemon.stop().unwrap().success());
 
     let log = fs::File::create(daemon.path().join("moved.log")).unwrap();

@@ -7,12 +7,13 @@ use serde_json::{Value, json};
 
 use crate::keys::now;
 
-/// Made with `openssl ecparam -genkey -name prime256v1`, and its id with `securesystemslib` 1.3 (`SSlibKey.from_crypto`).
+/// Made with `openssl ecparam -genkey -name prime256v1`, and its id with `securesystemslib` 1.6.0 (`SSlibKey.from_crypto`).
 const PEM: &str = "-----BEGIN PUBLIC KEY-----
-PLACEHOLDER
+MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEFDbRiJrmXjvtacG0D1JKEgkkPyik
+WHXBUZuUQIgPOzB3EOcmDqqEDuJeXd6ADrL8Pz/+r9J+Q4ENcco1fYMGcA==
 -----END PUBLIC KEY-----
 ";
-const ID: &str = "PLACEHOLDER";
+const ID: &str = "d0548ad5c570813618aba7a78d4c8fe82a5af56922d5e0355b70d22d81201711";
 
 fn key() -> Key {
     let (_, spki) = der::pem::decode_vec(PEM.as_bytes()).unwrap();
@@ -21,9 +22,13 @@ fn key() -> Key {
 
 #[test]
 fn the_canonical_form_is_that_of_the_open_laptop_project() {
-    let value: Value = serde_json::from_str(r#"{"b":[1,true,null,-7,{}],"a":"x\"\\\n\u00e9\u0001","":[],"B":false}"#).unwrap();
+    let value: Value =
+        serde_json::from_str(r#"{"b":[1,true,null,-7,{}],"a":"x\"\\\n\u00e9\u0001","":[],"B":false}"#).unwrap();
     let written = canonical(&value).unwrap();
-    assert_eq!(String::from_utf8(written).unwrap(), "{\"\":[],\"B\":false,\"a\":\"x\\\"\\\\\né\u{1}\",\"b\":[1,true,null,-7,{}]}");
+    assert_eq!(
+        String::from_utf8(written).unwrap(),
+        "{\"\":[],\"B\":false,\"a\":\"x\\\"\\\\\né\u{1}\",\"b\":[1,true,null,-7,{}]}"
+    );
     for number in ["1.0", "1e3", "-0.5", "18446744073709551616"] {
         let value = json!({ "n": serde_json::from_str::<Value>(number).unwrap() });
         assert!(matches!(canonical(&value), Err(MetadataError::Number(_))), "{number}");

@@ -10,7 +10,7 @@ use countersign::{
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::{DAY, HOUR, NONE, repository, rotate, repository::Client};
+use super::{DAY, HOUR, NONE, repository, repository::Client, rotate};
 use crate::keys::{kek, keyring, now};
 
 struct House {
@@ -65,7 +65,10 @@ fn without_the_root_key_everything_goes_on_but_a_new_root() {
     for new_root in [false, true] {
         let refused = rotate(&keys, &data, (Rotating::Tuf, new_root), NONE, now()).unwrap_err();
         let said = refused.to_string();
-        assert!(matches!(refused, KeyError::TufRoot(_)) && said.contains("sign-root") && said.contains("bring-root-back"), "{said}");
+        assert!(
+            matches!(refused, KeyError::TufRoot(_)) && said.contains("sign-root") && said.contains("bring-root-back"),
+            "{said}"
+        );
     }
     assert_eq!(fs::read(data.join("keys/manifest.json")).unwrap(), before);
     assert!(matches!(TufRoot::open(&data, &kek()), Err(KeyError::TufRoot(_))));
@@ -153,7 +156,8 @@ fn the_key_file_is_refused_where_it_does_not_belong() {
     assert!(matches!(TufRoot::from_file(&stick, &other), Err(KeyError::TufRoot(_))));
     let whole = fs::read_to_string(&stick).unwrap();
     let document: Value = serde_json::from_str(&whole).unwrap();
-    let changes: [(&dyn Fn(&mut Value), &str); 5] = [
+    type Change<'a> = (&'a dyn Fn(&mut Value), &'a str);
+    let changes: [Change<'_>; 5] = [
         (&|file| file["host"] = "other.example.org".into(), "is not tuf-root of"),
         (&|file| file["mediaType"] = "x".into(), "another version"),
         (&|file| file["keys"] = json!({}), "is not tuf-root of"),

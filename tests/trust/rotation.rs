@@ -141,9 +141,8 @@ fn a_hundred_generations_are_enough() {
 /// All files of the keys, with their contents.
 fn files(dir: &Path) -> Vec<(String, Vec<u8>)> {
     let entries = fs::read_dir(dir.join("keys")).unwrap().map(|entry| entry.unwrap());
-    let mut files: Vec<_> = entries
-        .map(|entry| (entry.file_name().into_string().unwrap(), fs::read(entry.path()).unwrap()))
-        .collect();
+    let mut files: Vec<_> =
+        entries.map(|entry| (entry.file_name().into_string().unwrap(), fs::read(entry.path()).unwrap())).collect();
     files.sort();
     files
 }
@@ -248,7 +247,10 @@ fn a_new_time_stamp_root_is_p256() {
         let (_, der) = der::pem::decode_vec(pem.as_bytes()).unwrap();
         let certificate = x509_cert::Certificate::from_der(&der).unwrap();
         let spki = certificate.tbs_certificate.subject_public_key_info.to_der().unwrap();
-        assert_eq!(countersign::model::PublicKey::from_spki(&spki).unwrap().scheme(), countersign::model::Scheme::P256Sha256);
+        assert_eq!(
+            countersign::model::PublicKey::from_spki(&spki).unwrap().scheme(),
+            countersign::model::Scheme::P256Sha256
+        );
     }
 }
 

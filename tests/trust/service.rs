@@ -81,7 +81,11 @@ async fn every_key_rotates_while_callers_sign() {
     for rotation in rotations {
         let early = root_of(&daemon);
         let refused = daemon.cli("builder", &[&["trust", "rotate"], rotation].concat());
-        assert!(!refused.status.success() && daemon::text(&refused).contains("ROLE_MISSING"), "{}", daemon::text(&refused));
+        assert!(
+            !refused.status.success() && daemon::text(&refused).contains("ROLE_MISSING"),
+            "{}",
+            daemon::text(&refused)
+        );
         let (_, _, served) = get(&daemon, "timestamp.json").await;
         done(&daemon.cli("root", &[&["trust", "rotate"], rotation].concat()));
         assert_ne!(get(&daemon, "timestamp.json").await.2, served, "clients by TUF know at once: {rotation:?}");
@@ -96,7 +100,10 @@ async fn every_key_rotates_while_callers_sign() {
         }
         let old = verify::verify(bundle, &all.last().unwrap().0, &early);
         assert_eq!(old.is_ok(), rotation == ["tuf"], "{rotation:?} was used: {old:?}");
-        assert_eq!(fs::read_to_string(daemon.trusted_root()).unwrap(), done(&daemon.cli("builder", &["trust", "export"])));
+        assert_eq!(
+            fs::read_to_string(daemon.trusted_root()).unwrap(),
+            done(&daemon.cli("builder", &["trust", "export"]))
+        );
     }
     let shown = status(&daemon);
     let of = |kind: &str| {
@@ -114,7 +121,9 @@ async fn every_key_rotates_while_callers_sign() {
     assert_eq!(shown["tuf"]["documents"][0]["version"], 2, "the online key was rotated once");
     assert_eq!(shown["warnings"], serde_json::json!([]));
     let text = done(&daemon.cli("builder", &["trust", "status"]));
-    for wanted in ["ca 3", "signs, under root 3", "trusted for what it signed until", "TUF repository; its root key is in the"] {
+    for wanted in
+        ["ca 3", "signs, under root 3", "trusted for what it signed until", "TUF repository; its root key is in the"]
+    {
         assert!(text.contains(wanted), "{wanted}: {text}");
     }
     let metrics = daemon::http_get(daemon.operations, "/metrics").unwrap();
@@ -239,7 +248,8 @@ async fn the_face_asks_for_the_role_and_for_whole_requests() {
     for role in Role::ALL.into_iter().filter(|role| *role != Role::Admin) {
         assert_eq!(face.rotate(ask(role, whole)).await.unwrap_err().code(), Code::PermissionDenied);
         let mut request = Request::new(v1::PublishTufRootRequest::default());
-        let caller = Caller { identity: builder(), roles: std::iter::once(role).collect(), extensions: Extensions::default() };
+        let caller =
+            Caller { identity: builder(), roles: std::iter::once(role).collect(), extensions: Extensions::default() };
         request.extensions_mut().insert(Authenticated(Ok(caller)));
         assert_eq!(face.publish_tuf_root(request).await.unwrap_err().code(), Code::PermissionDenied);
     }

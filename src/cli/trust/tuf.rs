@@ -22,12 +22,10 @@ use crate::{
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
     /// Move the TUF root key out of the data directory, into a file to carry away. The service goes on.
-    #[command(
-        after_help = "Example:\n  countersign trust tuf take-root-offline --data /var/lib/countersign \\\n    \
+    #[command(after_help = "Example:\n  countersign trust tuf take-root-offline --data /var/lib/countersign \\\n    \
                       --kek-file /etc/countersign/kek --out /media/stick/tuf-root.json\n\n\
                       The file is sealed with the key-encryption key: whoever signs with it needs both. Without it everything \
-                      goes on but a new root: one is\nneeded to rotate the online key (`trust rotate tuf`), and once in ten years."
-    )]
+                      goes on but a new root: one is\nneeded to rotate the online key (`trust rotate tuf`), and once in ten years.")]
     TakeRootOffline {
         /// The data directory.
         #[arg(long, value_name = "DIR")]
@@ -52,12 +50,10 @@ pub enum Command {
         key: PathBuf,
     },
     /// Sign the next root with the key in a file: the same keys, for another ten years.
-    #[command(
-        after_help = "Examples:\n  # where the service can be reached: fetched, signed, and handed in\n  \
+    #[command(after_help = "Examples:\n  # where the service can be reached: fetched, signed, and handed in\n  \
                       countersign trust tuf sign-root --key tuf-root.json --kek-file kek\n  \
                       # where nothing can be reached; then, elsewhere: countersign trust tuf publish-root next.json\n  \
-                      countersign trust tuf sign-root --key tuf-root.json --kek-file kek --root root.json --out next.json"
-    )]
+                      countersign trust tuf sign-root --key tuf-root.json --kek-file kek --root root.json --out next.json")]
     SignRoot {
         /// The file that take-root-offline made.
         #[arg(long, value_name = "FILE")]
@@ -65,7 +61,7 @@ pub enum Command {
         /// Where the key-encryption key comes from.
         #[command(flatten)]
         kek: KekArgs,
-        /// The present root (https://HOST/tuf/root.json). Default: the service is asked for it.
+        /// The present root (`/tuf/root.json` of the service). Default: the service is asked for it.
         #[arg(long, value_name = "FILE", requires = "out")]
         root: Option<PathBuf>,
         /// File to make. Default: the service is handed the new root, which needs the role admin.
