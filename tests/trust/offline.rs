@@ -13,6 +13,9 @@ use serde_json::{Value, json};
 use super::{DAY, HOUR, NONE, repository, repository::Client, rotate};
 use crate::keys::{kek, keyring, now};
 
+/// What is done to a file, and what is said of it then.
+type Change<'a> = (&'a dyn Fn(&mut Value), &'a str);
+
 struct House {
     /// The data directory, and beside it where the key is taken to.
     _dir: tempfile::TempDir,
@@ -156,7 +159,6 @@ fn the_key_file_is_refused_where_it_does_not_belong() {
     assert!(matches!(TufRoot::from_file(&stick, &other), Err(KeyError::TufRoot(_))));
     let whole = fs::read_to_string(&stick).unwrap();
     let document: Value = serde_json::from_str(&whole).unwrap();
-    type Change<'a> = (&'a dyn Fn(&mut Value), &'a str);
     let changes: [Change<'_>; 5] = [
         (&|file| file["host"] = "other.example.org".into(), "is not tuf-root of"),
         (&|file| file["mediaType"] = "x".into(), "another version"),
