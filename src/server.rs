@@ -1,7 +1,7 @@
 //! The only wiring: opens adapters, builds services, runs the faces on three listeners, drains on a signal.
 //!
 //! - *public*: gRPC and HTTP on one TLS port; a request for a gRPC path is authenticated, the HTTP paths are public
-//!   (trusted root, checkpoint, tiles).
+//!   (trusted root, TUF repository, checkpoint, tiles).
 //! - *webhook*: admission reviews.
 //! - *operations*: metrics and health, plain HTTP; keep it off the network.
 //!

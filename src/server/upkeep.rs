@@ -11,7 +11,7 @@ use super::{Clock, ServerTls};
 use crate::{keys::Keyring, tuf::Repository};
 
 /// How often the clock is looked at. It costs a few signature checks.
-const PAUSE: Duration = Duration::from_secs(5);
+const PAUSE: Duration = Duration::from_secs(2);
 /// How often the same warning is logged.
 const REPEAT: SignedDuration = SignedDuration::from_hours(24);
 /// A TLS certificate from files is somebody else's to renew; they hear of it this long before.

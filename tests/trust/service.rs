@@ -1,8 +1,13 @@
 //! Rotation through the running service and the commands, as an administrator does it.
 
-use std::{fs, time::Duration};
+use std::{
+    fs,
+    sync::atomic::{AtomicI64, Ordering},
+    time::Duration,
+};
 
 use countersign::{
+    config::Config,
     grpc::{
         auth::Authenticated,
         trust::Trust,
@@ -12,7 +17,9 @@ use countersign::{
         },
     },
     model::{Caller, Digest, Extensions, Role, TrustedRoot, verify},
+    server::Server,
 };
+use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 use tonic::{Code, Request};
 
@@ -184,6 +191,55 @@ async fn the_repository_is_served_and_says_what_may_be_kept() {
         let (status, cache, _) = get(&daemon, nowhere).await;
         assert_eq!((status, cache.as_str()), (404, "no-store"), "{nowhere}");
     }
+}
+
+/// How far the clock of the next test is ahead, in seconds.
+static AHEAD: AtomicI64 = AtomicI64::new(0);
+
+fn clock() -> Timestamp {
+    Timestamp::now() + SignedDuration::from_secs(AHEAD.load(Ordering::SeqCst))
+}
+
+/// The service runs for 400 days without a restart: TUF metadata and its own TLS certificate are made anew meanwhile.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn four_hundred_days_without_a_restart() {
+    let house = Daemon::init(None, "");
+    let config = Config::load(Some(&house.config()), None, []).unwrap();
+    let running = Server::start(config, clock).await.unwrap();
+    let channel = house.channel("builder").await;
+    let sign = async |text: &str| {
+        let digest = Digest::of(text.as_bytes());
+        let subjects = vec![v1::Subject { name: String::new(), digest: digest.to_string() }];
+        let request = v1::SignRequest { subjects, kind: v1::ArtifactKind::Image.into(), attach: false };
+        let mut client = SigningServiceClient::new(channel.clone());
+        (digest, client.sign(request).await.unwrap().into_inner().bundles.remove(0).bundle)
+    };
+    let old = sign("old").await;
+    let port = running.operations_addr.port();
+    let ends = |what: &str| {
+        let page = tokio::task::block_in_place(|| daemon::http_get(port, "/metrics").unwrap());
+        let series = format!("countersign_expiry_timestamp_seconds{{what=\"{what}\"}} ");
+        page.lines().find_map(|line| line.strip_prefix(&series)?.parse::<i64>().ok()).unwrap()
+    };
+    AHEAD.store(400 * 86_400, Ordering::SeqCst);
+    let deadline = std::time::Instant::now() + daemon::PATIENCE;
+    let due = |what: &str| ends(what) <= clock().as_second() + 7 * 86_400;
+    while ["tuf-timestamp", "tuf-snapshot", "tuf-targets", "tls certificate"].into_iter().any(due) {
+        assert!(std::time::Instant::now() < deadline, "not signed again: {}", ends("tuf-timestamp"));
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let ready = tokio::task::block_in_place(|| daemon::http_get(port, "/readyz").unwrap());
+    assert!(ready.starts_with("HTTP/1.1 200") && !ready.contains("note:"), "{ready}");
+    let new = sign("new").await;
+    let root = TrustedRoot::parse(&fs::read_to_string(house.trusted_root()).unwrap()).unwrap();
+    for (digest, bundle) in [old, new] {
+        verify::verify(&bundle, &digest, &root).unwrap();
+    }
+    // Half a year before an authority ends, whoever asks how the service is hears of it; it is ready all the same.
+    AHEAD.store(3_500 * 86_400, Ordering::SeqCst);
+    let ready = tokio::task::block_in_place(|| daemon::http_get(port, "/readyz").unwrap());
+    assert!(ready.starts_with("HTTP/1.1 200") && ready.contains("note: ca expires at"), "{ready}");
+    running.shutdown().await;
 }
 
 /// The commands around the offline key, with the service running all the while.
