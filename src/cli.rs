@@ -153,7 +153,7 @@ pub enum Command {
     Key(key::Args),
     /// Test policies.
     Policy(policy::Args),
-    /// Trust material: trusted root, signing configuration, client certificates.
+    /// Trust material: trusted root, rotation of keys, TUF repository, client certificates.
     Trust(trust::Args),
     /// Be a witness of other logs, or hold a checkpoint against a witness policy.
     Witness(witness::Args),

@@ -119,7 +119,8 @@ struct Shown {
 }
 
 struct Prepared {
-    certificate: String,
+    /// PEM: the certificate and those above it.
+    chain: Vec<String>,
     leaf: Vec<u8>,
 }
 
@@ -153,24 +154,19 @@ impl Issuing {
         now: Timestamp,
     ) -> Result<Issued, IssuingError> {
         let keyring = Arc::clone(&self.keyring);
-        let Prepared { certificate, leaf } =
+        let Prepared { chain, leaf } =
             tokio::task::spawn_blocking(move || prepare(&keyring, &principal, possession, now))
                 .await
                 .map_err(|_lost| IssuingError::Interrupted)??;
-        let mut chain = vec![certificate];
-        chain.extend(self.keyring.ca_chain()?);
         let drafts = || vec![Draft { leaf: leaf.clone(), payload: Vec::new() }];
         let (log, receipts) = self.logs.append(drafts).await?;
         let index = receipts.first().map(|receipt| receipt.index).ok_or(IssuingError::Interrupted)?;
         Ok(Issued { chain, entry: LogRef { origin: log.origin().to_owned(), index } })
     }
 
-    /// The chains that issued certificates verify with, each in PEM, the root last.
-    ///
-    /// # Errors
-    /// [`IssuingError::Authority`] if they cannot be encoded.
-    pub fn trust_bundle(&self) -> Result<Vec<Vec<String>>, IssuingError> {
-        Ok(vec![self.keyring.ca_chain()?])
+    /// The chains that issued certificates verify with, oldest first, each in PEM, the root last.
+    pub fn trust_bundle(&self) -> Vec<Vec<String>> {
+        self.keyring.public().ca_chains().map(<[String]>::to_vec).collect()
     }
 
     /// The issuers whose tokens are accepted.
@@ -187,11 +183,12 @@ fn prepare(
 ) -> Result<Prepared, IssuingError> {
     let Shown { key, digest, signature } = show(principal, possession)?;
     let Caller { identity, extensions, .. } = principal.caller();
-    let certificate = keyring.issue_saying(identity, extensions, key.spki(), now)?;
-    let leaf = leaf::entry(key.scheme(), &digest, &signature, Verifier::Certificate(&certificate));
-    let certificate = der::pem::encode_string("CERTIFICATE", der::pem::LineEnding::LF, &certificate)
+    let issued = keyring.issue_saying(identity, extensions, key.spki(), now)?;
+    let leaf = leaf::entry(key.scheme(), &digest, &signature, Verifier::Certificate(&issued.certificate));
+    let certificate = der::pem::encode_string("CERTIFICATE", der::pem::LineEnding::LF, &issued.certificate)
         .map_err(|_source| KeyError::Crypto("write PEM"))?;
-    Ok(Prepared { certificate, leaf })
+    let chain = std::iter::once(certificate).chain(issued.chain.iter().cloned()).collect();
+    Ok(Prepared { chain, leaf })
 }
 
 /// Checks that whoever has the token holds the key.

@@ -14,27 +14,36 @@
 //!   ca.key       ca.pem                 P-384 intermediate, signs ten-minute certificates
 //!   sct.key      sct.pem                P-256, signs certificate timestamps
 //!   log.key      log.pem                Ed25519, signs checkpoints; log-2, log-3 … of the logs that succeeded it
-//!   tsa-root.key tsa-root.pem           P-384; the key is needed only to renew the leaf
+//!   tsa-root.key tsa-root.pem           P-256 (P-384 in older directories); needed only to renew the leaf
 //!   tsa.key      tsa.pem                P-256, signs RFC 3161 timestamps
 //!   tls-ca.key   tls-ca.pem             P-256, the local authority for TLS
+//!   tuf-root.key tuf-root.pem           P-256, signs the TUF root alone; the key may be kept elsewhere
+//!   tuf.key      tuf.pem                P-256, signs the other TUF metadata
 //!   manifest.json                       written last: a directory without it is half made
 //! ```
+//!
+//! A key that took the place of another one has its number in its name: `ca-2`, `ca-root-2`; see [`Keyring::rotate`].
 
 mod ca;
 mod cert;
 mod cosigner;
 mod custody;
 mod ec;
+mod generations;
 mod kek;
 mod log_key;
 mod managed;
+mod offline;
 mod pkcs11;
+mod rotation;
 mod seal;
 mod stamp_refusal;
 mod tls;
 mod trust;
 mod tsa;
+mod tuf;
 mod vault;
+mod warnings;
 
 use std::{
     fmt,
@@ -50,14 +59,23 @@ use crate::model::{Extensions, Identity};
 pub use cosigner::Cosigner;
 pub use custody::{Custody, TokenRole, UnknownTokenRole};
 pub use ec::EphemeralKey;
+pub use generations::{Generation, Rotating};
 pub use kek::{Kek, KekSource};
 pub use log_key::LogKey;
 pub use managed::{Change, Event, KeyRefusal, KeyState, KeyVersion, ManagedKey, ManagedKeys, SigningKey};
+pub use offline::{bring_tuf_root_back, take_tuf_root_offline};
 pub use pkcs11::{PinSource, Token, TokenSettings};
+pub use rotation::{Rotated, Rotation};
 pub use stamp_refusal::{Failure, StampRefusal};
 pub use trust::{Public, PublicLog, check_host};
+pub use tuf::{TufKeys, TufRoot, tuf_root_is_here};
 
-use self::{cert::Authority, vault::Vault};
+use self::{
+    cert::Authority,
+    generations::Dated,
+    tuf::TufSigner,
+    vault::{Vault, generation_role},
+};
 
 /// How long authorities live.
 const AUTHORITY_LIFE: SignedDuration = SignedDuration::from_hours(24 * 3_652);
@@ -149,6 +167,17 @@ pub enum KeyError {
         /// The name in the manifest.
         found: String,
     },
+    /// A key cannot be rotated so.
+    #[error("{key} cannot be rotated: {problem}")]
+    Rotation {
+        /// Which one.
+        key: &'static str,
+        /// Why, and what to do.
+        problem: String,
+    },
+    /// The root key of the TUF repository is not here, or is not what was given.
+    #[error("the TUF root key {0}")]
+    TufRoot(String),
     /// No certificate can be issued for this identity.
     #[error("no certificate can name {subject:?}: {problem}")]
     Identity {
@@ -186,21 +215,23 @@ pub enum KeyError {
 
 /// All private keys of one instance, opened.
 pub struct Keyring {
-    /// Replaced as a whole when a log is added.
+    /// Replaced as a whole when a key is added.
     current: RwLock<Arc<Current>>,
-    ca: ca::Issuer,
-    tsa: tsa::Stamper,
     tls: Authority,
     host: String,
     custody: Custody,
 }
 
-/// What changes when a log is succeeded by another one.
+/// What changes when a key takes the place of another one.
 struct Current {
     public: Public,
     trusted_root: Arc<str>,
     /// By log, oldest first; never empty.
     logs: Vec<LogKey>,
+    ca: Dated<ca::Issuer>,
+    sct: Dated<ca::SctKey>,
+    tsa: Dated<tsa::Stamper>,
+    tuf: Option<TufSigner>,
 }
 
 impl Current {
@@ -218,8 +249,46 @@ impl Current {
             }
             logs.push(log);
         }
-        Ok(Self { trusted_root: public.trusted_root().into(), public, logs })
+        let ca = open_all(vault, "ca", &public.ca, |role, one| {
+            Ok(ca::Issuer::new(authority(vault, custody, role, one.own())?))
+        })?;
+        let sct = open_all(vault, "sct", &public.sct, |role, one| {
+            let key = custody.ec(ec::Curve::P256, &vault.key(role)?)?;
+            if key.spki() != one.own() {
+                return Err(vault.damaged(role, "does not fit its public key"));
+            }
+            Ok(ca::SctKey::new(key))
+        })?;
+        let tsa = open_all(vault, "tsa", &public.tsa, |role, one| {
+            tsa::Stamper::new(custody.ec(ec::Curve::P256, &vault.key(role)?)?, one.own())
+        })?;
+        let tuf = TufSigner::open(vault, public.tuf())?;
+        Ok(Self { trusted_root: public.trusted_root().into(), public, logs, ca, sct, tsa, tuf })
     }
+}
+
+/// Opens the key of every generation.
+fn open_all<T>(
+    vault: &Vault<'_>,
+    role: &str,
+    generations: &Dated<Generation>,
+    open: impl Fn(&str, &Generation) -> Result<T, KeyError>,
+) -> Result<Dated<T>, KeyError> {
+    let mut opened: Option<Dated<T>> = None;
+    for one in generations.iter() {
+        let key = open(&generation_role(role, one.number), one)?;
+        match &mut opened {
+            Some(all) => all.push(one.signs_from, key),
+            None => opened = Some(Dated::new(key)),
+        }
+    }
+    opened.ok_or_else(|| vault.damaged(role, "is missing"))
+}
+
+/// An authority with its key. Those of older instances have P-384.
+fn authority(vault: &Vault<'_>, custody: &Custody, role: &str, certificate: &[u8]) -> Result<Authority, KeyError> {
+    let key = custody.ec(Authority::curve_of(certificate)?, &vault.key(role)?)?;
+    Authority::new(key, certificate.to_vec()).map_err(|_source| vault.damaged(role, "does not fit its key"))
 }
 
 impl Keyring {
@@ -245,14 +314,13 @@ impl Keyring {
         let until = cert::shift(from, AUTHORITY_LIFE)?;
         let mut vault = Vault::create(dir, kek)?;
 
-        let new = |role: &str, curve| custody.new_ec(host, role, curve);
-        let (p384, p256) = (ec::Curve::P384, ec::Curve::P256);
-        let ca_root = Authority::root(new("ca-root", p384)?, host, "countersign CA root", from, until, 1)?;
-        let ca = ca_root.intermediate(new("ca", p384)?, host, "countersign CA", from, until)?;
-        let tsa_root = Authority::root(new("tsa-root", p384)?, host, "countersign TSA root", from, until, 0)?;
-        let tsa_key = new("tsa", p256)?;
-        let tsa_cert = tsa::leaf(&tsa_key, &tsa_root, host, from, until)?;
-        let tls_ca = Authority::root(new("tls-ca", p256)?, host, "countersign TLS CA", from, until, 0)?;
+        let new = |role: &str| custody.new_ec(host, role, ec::Curve::P256);
+        let ca_root = rotation::new_root(Rotating::Ca, new("ca-root")?, host, 1, from, until)?;
+        let ca = ca_root.intermediate(new("ca")?, host, trust::CA, from, until)?;
+        let tsa_root = rotation::new_root(Rotating::Tsa, new("tsa-root")?, host, 1, from, until)?;
+        let tsa_key = new("tsa")?;
+        let tsa_cert = tsa::leaf(&tsa_key, &tsa_root, host, trust::TSA, from, until)?;
+        let tls_ca = Authority::root(new("tls-ca")?, host, "countersign TLS CA", from, until, 0)?;
         for (role, authority) in [("ca-root", &ca_root), ("ca", &ca), ("tsa-root", &tsa_root), ("tls-ca", &tls_ca)] {
             vault.put_key(role, &authority.key().to_sealable()?)?;
             vault.put_public(role, "CERTIFICATE", authority.certificate())?;
@@ -266,6 +334,10 @@ impl Keyring {
         let log = custody.new_log_key(host, "log")?;
         vault.put_key("log", &log.to_sealable()?)?;
         vault.put_public("log", "PUBLIC KEY", &log.spki())?;
+        for key in tuf::new_keys()? {
+            vault.put_key(&key.role, &key.secret)?;
+            vault.put_public(&key.role, key.label, &key.public)?;
+        }
         vault.finish(host, from)
     }
 
@@ -283,7 +355,7 @@ impl Keyring {
         make: impl FnOnce(&LogKey) -> Result<(), E>,
     ) -> Result<LogKey, E> {
         check_host(origin)?;
-        let mut vault = Vault::open(dir, kek)?;
+        let mut vault = Vault::open_to_change(dir, kek)?;
         if self.current().public.logs().iter().any(|log| log.origin == origin) {
             let problem = "a log of that name is there already; a new log needs a new name";
             return Err(KeyError::Host { host: origin.to_owned(), problem }.into());
@@ -294,16 +366,19 @@ impl Keyring {
         make(&key)?;
         let successor = vault::Successor { origin: origin.to_owned(), valid_from };
         vault.add_log(successor, &key.to_sealable()?, &key.spki())?;
-        let renewed = Arc::new(Current::open(&vault, &self.custody)?);
-        *self.current.write().unwrap_or_else(PoisonError::into_inner) = renewed;
+        self.replace(Current::open(&vault, &self.custody)?);
         Ok(key)
+    }
+
+    fn replace(&self, renewed: Current) {
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(renewed);
     }
 
     fn current(&self) -> Arc<Current> {
         Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Opens the keys in `dir/keys`. The two root keys stay sealed: they are needed only for renewal.
+    /// Opens the keys in `dir/keys`. The root keys stay sealed: they are needed only for renewal.
     ///
     /// # Errors
     /// [`KeyError::Missing`], [`KeyError::HalfMade`], [`KeyError::WrongKek`], [`KeyError::Damaged`].
@@ -321,19 +396,8 @@ impl Keyring {
     pub fn open_in(dir: &Path, kek: &Kek, custody: Custody) -> Result<Self, KeyError> {
         let vault = Vault::open(dir, kek)?;
         let current = Current::open(&vault, &custody)?;
-        let authority = |role: &'static str, curve| -> Result<Authority, KeyError> {
-            let key = custody.ec(curve, &vault.key(role)?)?;
-            Authority::new(key, vault.public(role)?).map_err(|_source| vault.damaged(role, "does not fit its key"))
-        };
-        let sct = custody.ec(ec::Curve::P256, &vault.key("sct")?)?;
-        let tsa = custody.ec(ec::Curve::P256, &vault.key("tsa")?)?;
-        if sct.spki() != current.public.sct_key {
-            return Err(vault.damaged("sct", "does not fit its public key"));
-        }
         Ok(Self {
-            ca: ca::Issuer::new(authority("ca", ec::Curve::P384)?, sct),
-            tsa: tsa::Stamper::new(tsa, &current.public.tsa)?,
-            tls: authority("tls-ca", ec::Curve::P256)?,
+            tls: authority(&vault, &custody, "tls-ca", &vault.public("tls-ca")?)?,
             host: current.public.host.clone(),
             current: RwLock::new(Arc::new(current)),
             custody,
@@ -344,9 +408,17 @@ impl Keyring {
     ///
     /// # Errors
     /// [`KeyError::Token`], [`KeyError::Pin`].
-    pub fn check_custody(&self) -> Result<(), KeyError> {
-        self.ca.check()?;
-        self.tsa.check()?;
+    pub fn check_custody(&self, now: Timestamp) -> Result<(), KeyError> {
+        let current = self.current();
+        for at in [current.ca.at(now), current.ca.last()] {
+            at.check()?;
+        }
+        for at in [current.sct.at(now), current.sct.last()] {
+            at.check()?;
+        }
+        for at in [current.tsa.at(now), current.tsa.last()] {
+            at.check()?;
+        }
         // The logs before it are frozen, and sign no more.
         self.log_key().check()
     }
@@ -377,10 +449,10 @@ impl Keyring {
     /// # Errors
     /// [`KeyError::Identity`] or [`KeyError::PublicKey`] for what a certificate cannot say.
     pub fn issue(&self, identity: &Identity, spki: &[u8], now: Timestamp) -> Result<Vec<u8>, KeyError> {
-        self.issue_saying(identity, &Extensions::default(), spki, now)
+        Ok(self.issue_saying(identity, &Extensions::default(), spki, now)?.certificate)
     }
 
-    /// The same, with what the certificate says of the token that vouched for `identity`.
+    /// The same, with what the certificate says of the token that vouched for `identity`, and with the chain above it.
     ///
     /// # Errors
     /// As [`Self::issue`].
@@ -390,21 +462,16 @@ impl Keyring {
         said: &Extensions,
         spki: &[u8],
         now: Timestamp,
-    ) -> Result<Vec<u8>, KeyError> {
-        self.ca.issue(identity, said, spki, now)
-    }
-
-    /// The certificates above those that are issued now, PEM: the authority that signs them first, the root last.
-    ///
-    /// # Errors
-    /// [`KeyError::Crypto`] if they cannot be encoded.
-    pub fn ca_chain(&self) -> Result<Vec<String>, KeyError> {
-        self.current().public.ca_chain()
+    ) -> Result<IssuedCertificate, KeyError> {
+        // One look: a rotation between certificate and chain would give a chain that does not fit.
+        let current = self.current();
+        let certificate = current.ca.at(now).issue(current.sct.at(now), identity, said, spki, now)?;
+        Ok(IssuedCertificate { certificate, chain: current.public.ca_chain(now) })
     }
 
     /// RFC 3161: a whole `TimeStampResp` (DER) over SHA-256 of `message`.
     pub fn timestamp(&self, message: &[u8], now: Timestamp) -> Result<Vec<u8>, KeyError> {
-        self.tsa.stamp(message, now)
+        self.current().tsa.at(now).stamp(message, now)
     }
 
     /// Answers an RFC 3161 `TimeStampReq` (DER): nonce echoed, certificate embedded if asked for.
@@ -412,7 +479,7 @@ impl Keyring {
     /// # Errors
     /// [`KeyError::Request`] names what is not acceptable.
     pub fn stamp_request(&self, request: &[u8], now: Timestamp) -> Result<Vec<u8>, KeyError> {
-        self.tsa.answer(request, now)
+        self.current().tsa.at(now).answer(request, now)
     }
 
     /// The keys that sign checkpoints, with their logs' origins, oldest first; the last is the present log's.
@@ -442,9 +509,9 @@ impl Keyring {
         self.current().public.client_trust_config(base_url)
     }
 
-    /// What will expire, and when.
-    pub fn expiries(&self) -> Vec<(String, Timestamp)> {
-        self.current().public.expiries()
+    /// What will expire, and when, of what is in use at `now`.
+    pub fn expiries(&self, now: Timestamp) -> Vec<(String, Timestamp)> {
+        self.current().public.expiries(now)
     }
 
     /// A TLS server certificate for `names` (DNS names or IP addresses) and its key, made now and kept nowhere.
@@ -481,6 +548,15 @@ impl fmt::Debug for Keyring {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Keyring").field("host", &self.host).finish_non_exhaustive()
     }
+}
+
+/// A certificate with those above it.
+#[derive(Debug, Clone)]
+pub struct IssuedCertificate {
+    /// DER.
+    pub certificate: Vec<u8>,
+    /// PEM, one text for each: the authority that signed it, then its root.
+    pub chain: Arc<[String]>,
 }
 
 fn public_key(pair: &Ed25519KeyPair) -> Result<[u8; 32], KeyError> {

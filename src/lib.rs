@@ -18,6 +18,7 @@
 //!           rollback   service and environment -> candidates -> checks -> readiness
 //!           release    deployments, health, approvals, revocations: statements in, views out
 //!           evidence   digest -> verified statements, from the log first and the registry second
+//!           tuf        public side of the keys -> TUF metadata, signed again in time -> files
 //!           log        queue, sequencer, commit, witnesses, proofs, audit
 //!           witness    cosigns other logs' checkpoints: what it saw last, compared and kept in one step; its face
 //! adapters  store      RocksDB: column families, key encoding, one atomic commit, the anchor
@@ -51,5 +52,6 @@ pub mod sigstore;
 pub mod store;
 pub mod telemetry;
 pub mod tlog;
+pub mod tuf;
 pub mod webhook;
 pub mod witness;

@@ -23,6 +23,7 @@ pub mod readiness;
 pub mod revocation;
 pub mod statement;
 pub mod trusted_root;
+pub mod tuf;
 pub mod verdict;
 pub mod verify;
 

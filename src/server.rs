@@ -1,7 +1,7 @@
 //! The only wiring: opens adapters, builds services, runs the faces on three listeners, drains on a signal.
 //!
 //! - *public*: gRPC and HTTP on one TLS port; a request for a gRPC path is authenticated, the HTTP paths are public
-//!   (trusted root, checkpoint, tiles).
+//!   (trusted root, TUF repository, checkpoint, tiles).
 //! - *webhook*: admission reviews.
 //! - *operations*: metrics and health, plain HTTP; keep it off the network.
 //!
@@ -17,9 +17,12 @@ pub mod logging;
 mod middleware;
 mod operations;
 mod public;
+mod rotation;
 pub mod succession;
 pub mod tiles;
 pub mod tls;
+mod tuf;
+mod upkeep;
 mod wiring;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
@@ -117,6 +120,7 @@ impl Server {
         running.doors.spawn(webhook.serve(faces.webhook, stopped.clone()));
         let (rollback, until) = (Arc::clone(&running.parts.rollback), stopped.clone());
         running.doors.spawn(async move { rollback.keep_warm(clock, until).await });
+        running.doors.spawn(Arc::clone(&running.parts.upkeep).run(stopped.clone()));
         if let Some(tls) = tls {
             running.doors.spawn(tls.watch(CERTIFICATE_POLL, clock, stopped));
         }

@@ -203,7 +203,7 @@ impl Signing {
     ) -> Result<Vec<Signed>, SigningError> {
         self.record(move |keyring| {
             let key = EphemeralKey::generate()?;
-            let certificate = keyring.issue_saying(&identity, &said, &key.spki(), now)?;
+            let certificate = keyring.issue_saying(&identity, &said, &key.spki(), now)?.certificate;
             prepare_all(keyring, contents, &By::Ephemeral { key, certificate }, now)
         })
         .await

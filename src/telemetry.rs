@@ -102,6 +102,7 @@ pub struct Metrics {
     evidence: Family<TotalLabels, Counter>,
     records: Family<TotalLabels, Counter>,
     certificate_failures: Counter,
+    tuf_failures: Counter,
     witness_size: Family<WitnessLabels, Gauge>,
     witness_seconds: Family<WitnessLabels, Histogram, fn() -> Histogram>,
     witness_failures: Family<WitnessFailureLabels, Counter>,
@@ -153,6 +154,7 @@ impl Metrics {
             evidence: Family::default(),
             records: Family::default(),
             certificate_failures: Counter::default(),
+            tuf_failures: Counter::default(),
             witness_size: Family::default(),
             witness_seconds: Family::new_with_constructor(seconds),
             witness_failures: Family::default(),
@@ -198,6 +200,11 @@ impl Metrics {
             "certificate_reload_failures",
             "Changed certificate files that could not be used",
             self.certificate_failures.clone(),
+        );
+        registry.register(
+            "tuf_failures",
+            "How often TUF metadata could not be signed again",
+            self.tuf_failures.clone(),
         );
         registry.register("witness_entries", "Entries that a witness cosigned last", self.witness_size.clone());
         registry.register("witness_seconds", "Time until a witness cosigned", self.witness_seconds.clone());
@@ -283,6 +290,11 @@ impl Metrics {
     /// Sets how often changed certificate files could not be used.
     pub fn certificate_failures(&self, count: u64) {
         self.certificate_failures.inner().store(count, Ordering::Relaxed);
+    }
+
+    /// Sets how often TUF metadata could not be signed again.
+    pub fn tuf_failures(&self, count: u64) {
+        self.tuf_failures.inner().store(count, Ordering::Relaxed);
     }
 
     /// Records that a witness cosigned the log at a size, and how long that took.

@@ -15,7 +15,7 @@ const LINES: usize = 600;
 
 /// Every module of the crate with the level it stands on. A module may use those on levels below its own, and those
 /// named in [`BESIDE`].
-const LEVELS: [(&str, u8); 22] = [
+const LEVELS: [(&str, u8); 23] = [
     ("cli", 9),
     ("server", 8),
     ("config", 7),
@@ -29,6 +29,7 @@ const LEVELS: [(&str, u8); 22] = [
     ("signing", 3),
     ("issuing", 3),
     ("evidence", 3),
+    ("tuf", 2),
     ("log", 2),
     ("witness", 2),
     ("store", 1),

@@ -56,5 +56,6 @@ mod softhsm;
 mod telemetry;
 mod tiles;
 mod tlog;
+mod trust;
 mod verify;
 mod witness;

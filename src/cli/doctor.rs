@@ -104,7 +104,7 @@ fn examine(config: &Config, now: Timestamp) -> Vec<Finding> {
         .and_then(|source| Ok(source.load()?))
         .and_then(|kek| Ok(Keyring::open_in(&config.data, &kek, config.custody()?)?));
     if let Ok(keyring) = &keyring {
-        for (name, expires) in keyring.expiries() {
+        for (name, expires) in keyring.expiries(now) {
             let left = expires.duration_since(now);
             if left < SignedDuration::from_hours(24 * 60) {
                 let state = if left.is_negative() { State::Fail } else { State::Warn };

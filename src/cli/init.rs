@@ -5,6 +5,7 @@ use std::{
     io::{ErrorKind, Write as _},
     path::{Path, PathBuf, absolute},
     process::ExitCode,
+    sync::Arc,
 };
 
 use anyhow::{Context as _, bail};
@@ -13,9 +14,10 @@ use serde_json::json;
 
 use super::{Global, Output};
 use crate::{
-    config::Pkcs11,
+    config::{Config, Pkcs11},
     keys::{Custody, Kek, KekSource, Keyring, LogKey, Token, TokenRole, check_host},
     log::Log,
+    tuf::Repository,
 };
 
 /// Makes a data directory: log, keys, certificate authority, time-stamp authority, local TLS authority.
@@ -143,6 +145,7 @@ pub async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
     let keys = Keyring::open_in(&data, &kek, custody)?;
     create_log(&data, &args.host, &keys.log_key())?;
     write(&data.join("trusted_root.json"), &keys.trusted_root())?;
+    create_repository(&data, &source, Keyring::open(&data, &kek)?)?;
     write(&data.join("countersign.toml"), &settings(&data, &args.host, &source, &pkcs11))?;
     report(global, &data, &source, &args, &keys)?;
     Ok(ExitCode::SUCCESS)
@@ -162,6 +165,14 @@ fn custody(pkcs11: &Pkcs11) -> anyhow::Result<Custody> {
 /// Makes the empty log.
 fn create_log(data: &Path, host: &str, key: &LogKey) -> anyhow::Result<()> {
     Log::create(&data.join("log"), host, key.public_key(), |note| key.sign(note))?;
+    Ok(())
+}
+
+/// Makes the TUF repository, for clients that find the service at the default port; another one is told when it is served.
+fn create_repository(data: &Path, kek: &KekSource, keys: Keyring) -> anyhow::Result<()> {
+    let base_url = format!("https://{}:{}", keys.host(), Config::default().listen.public.port());
+    let kek = kek.clone();
+    Repository::open(data, Arc::new(keys), Arc::new(move || kek.load()), base_url).refresh(Timestamp::now())?;
     Ok(())
 }
 
@@ -260,8 +271,8 @@ fn report(global: &Global, data: &Path, source: &KekSource, args: &Args, keys: &
             "data": data, "origin": origin, "logId": log_id, "kek": source.to_string(), "kekGenerated": generated,
             "token": args.token.pkcs11_token, "onToken": on_token,
             "trustedRoot": data.join("trusted_root.json"), "settings": data.join("countersign.toml"),
-            "tlsCa": data.join("keys/tls-ca.pem"),
-            "expiries": keys.expiries().into_iter().map(|(name, at)| json!({"name": name, "notAfter": at})).collect::<Vec<_>>(),
+            "tlsCa": data.join("keys/tls-ca.pem"), "tufRoot": data.join("tuf/1.root.json"),
+            "expiries": keys.expiries(Timestamp::now()).into_iter().map(|(name, at)| json!({"name": name, "notAfter": at})).collect::<Vec<_>>(),
         });
         writeln!(out, "{made:#}")?;
         return Ok(());
@@ -274,8 +285,9 @@ fn report(global: &Global, data: &Path, source: &KekSource, args: &Args, keys: &
     }
     writeln!(out, "  TLS           {shown}/keys/tls-ca.pem is the authority that clients trust")?;
     writeln!(out, "  trusted root  {shown}/trusted_root.json, for everyone who verifies")?;
+    writeln!(out, "  TUF           {shown}/tuf/1.root.json, for clients that follow by themselves")?;
     writeln!(out, "  settings      {shown}/countersign.toml")?;
-    if let Some((name, at)) = keys.expiries().into_iter().min_by_key(|(_, at)| *at) {
+    if let Some((name, at)) = keys.expiries(Timestamp::now()).into_iter().min_by_key(|(_, at)| *at) {
         writeln!(out, "  first expiry  {name}, {at}")?;
     }
     let new = if generated { " It is new: nobody has a copy yet." } else { "" };

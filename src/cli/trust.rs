@@ -1,4 +1,9 @@
-//! `countersign trust`: the public side of the keys, and client certificates for mutual TLS.
+//! `countersign trust`: the public side of the keys, their rotation, the TUF repository, and client certificates for mutual
+//! TLS.
+
+mod rotate;
+mod status;
+mod tuf;
 
 use std::{
     fs,
@@ -14,13 +19,11 @@ use serde_json::json;
 
 use super::{Global, Output, client, init::KekArgs};
 use crate::{
-    grpc::v1::{
-        GetClientTrustConfigRequest, GetStatusRequest, GetTrustedRootRequest, trust_service_client::TrustServiceClient,
-    },
+    grpc::v1::{GetClientTrustConfigRequest, GetTrustedRootRequest, trust_service_client::TrustServiceClient},
     keys::{Keyring, Public},
 };
 
-/// Trust material: the trusted root, the clients' configuration, what expires, client certificates.
+/// Trust material: the trusted root, the clients' configuration, rotation of keys, what expires, client certificates.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// What to do.
@@ -35,9 +38,15 @@ pub enum Command {
     #[command(after_help = "Example:\n  countersign trust export --client-config --out trust.json\n  \
                             sigstore --trust-config trust.json verify identity --offline …")]
     Export(Export),
-    /// Show names, digests and what will expire.
+    /// Show names, keys with their windows, the TUF repository, and what will expire.
     #[command(after_help = "Example:\n  countersign trust status -o json")]
     Status,
+    /// Put a new key in the place of one that signs, without a pause. Old and new signatures verify. Needs the role admin.
+    #[command(after_help = rotate::EXAMPLES)]
+    Rotate(rotate::Args),
+    /// Keep the TUF root key offline, and sign the next root with it.
+    #[command(subcommand)]
+    Tuf(tuf::Command),
     /// Issue a client certificate for mutual TLS from the local authority: NAME.pem and NAME.key.
     #[command(
         after_help = "Example:\n  countersign trust issue-client spiffe://example.org/build --data /var/lib/countersign \\\n    \
@@ -90,7 +99,9 @@ pub struct IssueClient {
 pub async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
     match args.command {
         Command::Export(args) => export(args, global).await?,
-        Command::Status => status(global).await?,
+        Command::Status => status::run(global).await?,
+        Command::Rotate(args) => rotate::run(args, global).await?,
+        Command::Tuf(command) => tuf::run(command, global).await?,
         Command::IssueClient(args) => issue_client(&args, global)?,
     }
     Ok(ExitCode::SUCCESS)
@@ -125,39 +136,6 @@ async fn ask(args: &Export, global: &Global) -> anyhow::Result<Vec<u8>> {
     }
     let reply = service.get_trusted_root(GetTrustedRootRequest {}).await;
     Ok(reply.map_err(client::explain)?.into_inner().trusted_root.to_vec())
-}
-
-async fn status(global: &Global) -> anyhow::Result<()> {
-    let mut service = TrustServiceClient::new(client::connect(global).await?);
-    let status = service.get_status(GetStatusRequest {}).await.map_err(client::explain)?.into_inner();
-    let time = |at: Option<prost_types::Timestamp>| -> anyhow::Result<Timestamp> {
-        let at = at.context("the service sent no time")?;
-        Ok(Timestamp::new(at.seconds, at.nanos)?)
-    };
-    let now = time(status.now)?;
-    let mut expiries = Vec::new();
-    for expiry in status.expiries {
-        expiries.push((expiry.name, time(expiry.not_after)?));
-    }
-    let mut out = std::io::stdout();
-    if global.output == Output::Json {
-        let expiries: Vec<_> = expiries.iter().map(|(name, at)| json!({"name": name, "notAfter": at})).collect();
-        let document = json!({
-            "origin": status.origin, "logId": hex::encode(&status.log_id), "logPublicKey": hex::encode(&status.log_public_key),
-            "trustedRootDigest": status.trusted_root_digest, "expiries": expiries, "now": now,
-        });
-        writeln!(out, "{document:#}")?;
-        return Ok(());
-    }
-    writeln!(out, "origin        {}", status.origin)?;
-    writeln!(out, "log id        {}", hex::encode(&status.log_id))?;
-    writeln!(out, "log key       {} (Ed25519)", hex::encode(&status.log_public_key))?;
-    writeln!(out, "trusted root  {}", status.trusted_root_digest)?;
-    for (name, at) in expiries {
-        let days = at.duration_since(now).as_hours() / 24;
-        writeln!(out, "{name:<12}  expires {at}, in {days} days")?;
-    }
-    Ok(())
 }
 
 fn issue_client(args: &IssueClient, global: &Global) -> anyhow::Result<()> {

@@ -41,34 +41,45 @@ const LIFE: SignedDuration = SignedDuration::from_mins(10);
 /// A timestamp of the same second must not lie before the certificate.
 const BACKDATE: SignedDuration = SignedDuration::from_secs(5);
 
-/// The intermediate authority with the SCT key.
+/// The intermediate authority.
 #[derive(Debug)]
 pub(super) struct Issuer {
     authority: Authority,
     key_hash: [u8; 32],
-    sct: EcKey,
-    sct_log_id: [u8; 32],
+}
+
+/// The key that signs certificate timestamps.
+#[derive(Debug)]
+pub(super) struct SctKey {
+    key: EcKey,
+    log_id: [u8; 32],
+}
+
+impl SctKey {
+    pub(super) fn new(key: EcKey) -> Self {
+        Self { log_id: Sha256::digest(key.spki()).into(), key }
+    }
+
+    /// Refuses if the key cannot be used where it is.
+    pub(super) fn check(&self) -> Result<(), KeyError> {
+        self.key.check()
+    }
 }
 
 impl Issuer {
-    pub(super) fn new(authority: Authority, sct: EcKey) -> Self {
-        Self {
-            key_hash: Sha256::digest(authority.key().spki()).into(),
-            sct_log_id: Sha256::digest(sct.spki()).into(),
-            authority,
-            sct,
-        }
+    pub(super) fn new(authority: Authority) -> Self {
+        Self { key_hash: Sha256::digest(authority.key().spki()).into(), authority }
     }
 
-    /// Refuses if a key of it cannot be used where it is.
+    /// Refuses if the key cannot be used where it is.
     pub(super) fn check(&self) -> Result<(), KeyError> {
-        self.authority.key().check()?;
-        self.sct.check()
+        self.authority.key().check()
     }
 
     /// A certificate, DER.
     pub(super) fn issue(
         &self,
+        sct: &SctKey,
         identity: &Identity,
         said: &Extensions,
         spki: &[u8],
@@ -80,24 +91,24 @@ impl Issuer {
         let until = cert::shift(from, LIFE)?;
         let request = Request { subject: RdnSequence::default(), spki, from, until, extensions };
         let mut tbs = self.authority.prepare(request)?;
-        let list = self.sct_list(&tbs.to_der()?, now)?;
+        let list = self.sct_list(sct, &tbs.to_der()?, now)?;
         let value = OctetString::new(list)?.to_der()?;
         tbs.extensions.get_or_insert_default().push(raw_extension(SCT_LIST, false, value)?);
         cert::sign(self.authority.key(), tbs)
     }
 
     /// `SignedCertificateTimestampList` with one SCT over the precertificate's body.
-    fn sct_list(&self, tbs: &[u8], now: Timestamp) -> Result<Vec<u8>, KeyError> {
+    fn sct_list(&self, by: &SctKey, tbs: &[u8], now: Timestamp) -> Result<Vec<u8>, KeyError> {
         let millis = u64::try_from(now.as_millisecond()).map_err(|_source| KeyError::Time(now))?.to_be_bytes();
         let too_long = |_source| KeyError::Crypto("encode a certificate timestamp");
         let length = u32::try_from(tbs.len()).map_err(too_long)?.to_be_bytes();
         let [_, length @ ..] = length;
         // digitally-signed: version v1, certificate_timestamp, time, precert_entry, issuer, body, no extensions
         let signed = [&[0, 0], millis.as_slice(), &[0, 1], &self.key_hash, &length, tbs, &[0, 0]].concat();
-        let signature = self.sct.sign(&signed)?;
+        let signature = by.key.sign(&signed)?;
         let signature_length = u16::try_from(signature.len()).map_err(too_long)?.to_be_bytes();
         // SHA-256 (4) with ECDSA (3)
-        let sct = [&[0], self.sct_log_id.as_slice(), &millis, &[0, 0], &[4, 3], &signature_length, &signature].concat();
+        let sct = [&[0], by.log_id.as_slice(), &millis, &[0, 0], &[4, 3], &signature_length, &signature].concat();
         let inner = u16::try_from(sct.len()).map_err(too_long)?;
         let outer = inner.checked_add(2).ok_or(KeyError::Crypto("encode a certificate timestamp"))?;
         Ok([outer.to_be_bytes().as_slice(), &inner.to_be_bytes(), &sct].concat())

@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use aws_lc_rs::rand;
-use const_oid::{AssociatedOid, ObjectIdentifier, db::rfc5912::ID_KP_CODE_SIGNING};
+use const_oid::{
+    AssociatedOid, ObjectIdentifier,
+    db::rfc5912::{ID_KP_CODE_SIGNING, SECP_256_R_1},
+};
 use der::{
     Decode as _, Encode,
     asn1::{BitString, GeneralizedTime, OctetString, UtcTime},
@@ -97,6 +100,13 @@ impl Authority {
             return Err(KeyError::PublicKey("the certificate is over another key"));
         }
         Ok(Self { key_id: key_id(&tbs.subject_public_key_info)?, name: tbs.subject, key, der })
+    }
+
+    /// The curve of a certificate's key: ours are P-256, or P-384.
+    pub(super) fn curve_of(der: &[u8]) -> Result<Curve, KeyError> {
+        let spki = Certificate::from_der(der)?.tbs_certificate.subject_public_key_info;
+        let curve = spki.algorithm.parameters.and_then(|named| named.decode_as::<ObjectIdentifier>().ok());
+        Ok(if curve == Some(SECP_256_R_1) { Curve::P256 } else { Curve::P384 })
     }
 
     pub(super) fn key(&self) -> &EcKey {

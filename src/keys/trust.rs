@@ -1,17 +1,16 @@
 //! The public side: what clients must believe to believe us, as Sigstore's `TrustedRoot` v0.1, `SigningConfig` v0.2
 //! and `ClientTrustConfig` v0.1.
 
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use der::Decode as _;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
-use x509_cert::Certificate;
 
 use super::{
-    KeyError,
+    KeyError, TufKeys,
+    generations::{self, Dated, Generation, Rotating},
     vault::{Vault, log_role, to_pem},
 };
 use crate::model::certificate::is_signed_by;
@@ -21,8 +20,14 @@ const ED25519_PREFIX: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65
 /// Longest organization name in a certificate (RFC 5280, `ub-organization-name`): the host stands there.
 const LONGEST_HOST: usize = 64;
 
-/// How long the key of a log is valid after its successor's is: what was under way still gets into the old log.
+/// How long a key is trusted after the one that took its place signs: what was under way still gets into the old log, and a
+/// certificate that was issued a moment before is used for as long as it lives.
 pub(super) const OVERLAP: SignedDuration = SignedDuration::from_mins(10);
+
+/// The common name of the authority that issues certificates.
+pub(super) const CA: &str = "countersign CA";
+/// The common name of the time-stamp authority.
+pub(super) const TSA: &str = "countersign TSA";
 
 /// The public side of one log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,15 +55,16 @@ impl PublicLog {
 pub struct Public {
     pub(super) host: String,
     valid_from: Timestamp,
-    ca_root: Vec<u8>,
-    ca: Vec<u8>,
-    pub(super) sct_key: Vec<u8>,
+    pub(super) ca: Dated<Generation>,
+    pub(super) sct: Dated<Generation>,
+    pub(super) tsa: Dated<Generation>,
     /// Oldest first; never empty.
     logs: Vec<PublicLog>,
-    tsa_root: Vec<u8>,
-    pub(super) tsa: Vec<u8>,
     tls_ca_pem: String,
-    expiries: Vec<(String, Timestamp)>,
+    pub(super) tls_ca_ends: Timestamp,
+    pub(super) tuf: Option<TufKeys>,
+    /// What stands above an issued certificate, PEM, by generation of the authority.
+    pub(super) ca_chains: Vec<(u32, Arc<[String]>)>,
 }
 
 impl Public {
@@ -71,25 +77,19 @@ impl Public {
     }
 
     pub(super) fn from_vault(vault: &Vault<'_>) -> Result<Self, KeyError> {
-        let mut expiries = Vec::new();
-        let mut certificate = |role: &str| -> Result<Vec<u8>, KeyError> {
-            let der = vault.public(role)?;
-            let until = Certificate::from_der(&der)?.tbs_certificate.validity.not_after.to_unix_duration().as_secs();
-            let until = i64::try_from(until).ok().and_then(|second| Timestamp::from_second(second).ok());
-            expiries.push((role.to_owned(), until.ok_or_else(|| vault.damaged(role, "has no valid end"))?));
-            Ok(der)
-        };
+        let tls_ca = vault.public("tls-ca")?;
+        let ca = generations::read(vault, Rotating::Ca)?;
         Ok(Self {
             host: vault.host().to_owned(),
             valid_from: vault.valid_from(),
-            ca_root: certificate("ca-root")?,
-            ca: certificate("ca")?,
-            tsa_root: certificate("tsa-root")?,
-            tsa: certificate("tsa")?,
-            tls_ca_pem: to_pem("CERTIFICATE", &certificate("tls-ca")?)?,
-            sct_key: vault.public("sct")?,
+            ca_chains: ca.iter().map(|ca| Ok((ca.number, pem_of(ca)?.into()))).collect::<Result<_, KeyError>>()?,
+            ca,
+            sct: generations::read(vault, Rotating::Sct)?,
+            tsa: generations::read(vault, Rotating::Tsa)?,
             logs: logs(vault)?,
-            expiries,
+            tls_ca_pem: to_pem("CERTIFICATE", &tls_ca)?,
+            tls_ca_ends: generations::end_of(vault, "tls-ca", &tls_ca)?,
+            tuf: TufKeys::from_vault(vault)?,
         })
     }
 
@@ -118,33 +118,44 @@ impl Public {
         self.logs.last().map_or(&self.host, |log| &log.origin)
     }
 
-    /// The certificate chain of the authority, PEM: intermediate, then root.
+    /// The certificates above what is issued at `now`, PEM, one text for each: the authority, then its root.
+    pub fn ca_chain(&self, now: Timestamp) -> Arc<[String]> {
+        let number = self.ca.at(now).number;
+        let chain = self.ca_chains.iter().find(|(of, _)| *of == number);
+        chain.map_or_else(|| Arc::from([]), |(_, chain)| Arc::clone(chain))
+    }
+
+    /// The chains of all authorities that certificates may verify with, oldest first.
+    pub fn ca_chains(&self) -> impl Iterator<Item = &[String]> {
+        self.ca_chains.iter().map(|(_, chain)| &**chain)
+    }
+
+    /// The certificate chain of the time-stamp authority that stamps at `now`, PEM: leaf, then root.
     ///
     /// # Errors
     /// [`KeyError::Crypto`] if it cannot be encoded.
-    pub fn ca_chain_pem(&self) -> Result<String, KeyError> {
-        Ok(self.ca_chain()?.concat())
+    pub fn tsa_chain_pem(&self, now: Timestamp) -> Result<String, KeyError> {
+        Ok(pem_of(self.tsa.at(now))?.concat())
     }
 
-    /// The same, one text for each certificate.
-    ///
-    /// # Errors
-    /// [`KeyError::Crypto`] if one cannot be encoded.
-    pub fn ca_chain(&self) -> Result<Vec<String>, KeyError> {
-        [&self.ca, &self.ca_root].into_iter().map(|der| to_pem("CERTIFICATE", der)).collect()
+    /// All generations of a kind, oldest first; of what signs TUF metadata none, as nothing it signed is kept.
+    pub fn generations(&self, kind: Rotating) -> Vec<Generation> {
+        match kind {
+            Rotating::Ca => self.ca.iter().cloned().collect(),
+            Rotating::Sct => self.sct.iter().cloned().collect(),
+            Rotating::Tsa => self.tsa.iter().cloned().collect(),
+            Rotating::Tuf => Vec::new(),
+        }
     }
 
     /// Whether our authority signed this certificate (DER), now or once. Whether it is still valid is not asked.
     pub fn has_issued(&self, certificate: &[u8]) -> bool {
-        is_signed_by(certificate, &self.ca)
+        self.ca.iter().any(|one| is_signed_by(certificate, one.own()))
     }
 
-    /// The certificate chain of the time-stamp authority, PEM: leaf, then root.
-    ///
-    /// # Errors
-    /// [`KeyError::Crypto`] if it cannot be encoded.
-    pub fn tsa_chain_pem(&self) -> Result<String, KeyError> {
-        Ok(to_pem("CERTIFICATE", &self.tsa)? + &to_pem("CERTIFICATE", &self.tsa_root)?)
+    /// The keys of the TUF repository; a data directory of an older version has none yet.
+    pub fn tuf(&self) -> Option<&TufKeys> {
+        self.tuf.as_ref()
     }
 
     /// The local TLS authority, PEM.
@@ -152,9 +163,15 @@ impl Public {
         self.tls_ca_pem.clone()
     }
 
-    /// What will expire, and when: `ca-root`, `ca`, `tsa-root`, `tsa`, `tls-ca`.
-    pub fn expiries(&self) -> Vec<(String, Timestamp)> {
-        self.expiries.clone()
+    /// What will expire, and when, of what is in use at `now`: `ca-root`, `ca`, `tsa-root`, `tsa`, `tls-ca`.
+    pub fn expiries(&self, now: Timestamp) -> Vec<(String, Timestamp)> {
+        let mut expiries = Vec::new();
+        for (name, one) in [("ca", self.ca.at(now)), ("tsa", self.tsa.at(now))] {
+            expiries.extend(one.root.map(|(_, end)| (format!("{name}-root"), end)));
+            expiries.extend(one.ends.map(|end| (name.to_owned(), end)));
+        }
+        expiries.push(("tls-ca".to_owned(), self.tls_ca_ends));
+        expiries
     }
 
     /// `trusted_root.json`, v0.1.
@@ -179,14 +196,19 @@ impl Public {
     fn trusted_root_value(&self) -> Value {
         // The log's origin is the host of this URL: no port, no path.
         let base_url = format!("https://{}", self.host);
-        let valid_for = json!({ "start": self.valid_from.to_string() });
-        let authority = |common_name: &str, chain: [&[u8]; 2]| {
-            json!([{
-                "subject": { "organization": self.host, "commonName": common_name },
-                "uri": base_url,
-                "certChain": { "certificates": chain.map(|der| json!({ "rawBytes": STANDARD.encode(der) })) },
-                "validFor": valid_for,
-            }])
+        let authorities = |name: &str, all: &Dated<Generation>| {
+            let authority = |one: &Generation| {
+                let common_name = numbered(name, one.number);
+                let certificates: Vec<_> =
+                    one.chain.iter().map(|der| json!({ "rawBytes": STANDARD.encode(der) })).collect();
+                json!({
+                    "subject": { "organization": self.host, "commonName": common_name },
+                    "uri": base_url,
+                    "certChain": { "certificates": certificates },
+                    "validFor": window(one.valid_from, one.valid_until),
+                })
+            };
+            all.iter().map(authority).collect::<Vec<_>>()
         };
         let log = |base_url: &str, spki: &[u8], details: &str, id: [u8; 32], valid_for: &Value| {
             json!({
@@ -197,19 +219,19 @@ impl Public {
             })
         };
         let tlog = |of: &PublicLog| {
-            let mut valid_for = json!({ "start": of.valid_from.to_string() });
-            if let (Some(until), Some(fields)) = (of.valid_until, valid_for.as_object_mut()) {
-                fields.insert("end".to_owned(), json!(until.to_string()));
-            }
+            let valid_for = window(of.valid_from, of.valid_until);
             log(&format!("https://{}", of.origin), &ed25519_spki(&of.key), "PKIX_ED25519", of.id(), &valid_for)
         };
-        let sct_id = Sha256::digest(&self.sct_key).into();
+        let ctlog = |one: &Generation| {
+            let id = Sha256::digest(one.own()).into();
+            log(&base_url, one.own(), "PKIX_ECDSA_P256_SHA_256", id, &window(one.valid_from, one.valid_until))
+        };
         json!({
             "mediaType": "application/vnd.dev.sigstore.trustedroot+json;version=0.1",
             "tlogs": self.logs.iter().map(tlog).collect::<Vec<_>>(),
-            "certificateAuthorities": authority("countersign CA", [&self.ca, &self.ca_root]),
-            "ctlogs": [log(&base_url, &self.sct_key, "PKIX_ECDSA_P256_SHA_256", sct_id, &valid_for)],
-            "timestampAuthorities": authority("countersign TSA", [&self.tsa, &self.tsa_root]),
+            "certificateAuthorities": authorities(CA, &self.ca),
+            "ctlogs": self.sct.iter().map(ctlog).collect::<Vec<_>>(),
+            "timestampAuthorities": authorities(TSA, &self.tsa),
         })
     }
 
@@ -297,6 +319,25 @@ pub(super) fn ed25519_spki(key: &[u8; 32]) -> Vec<u8> {
 /// The key in the `SubjectPublicKeyInfo` of an Ed25519 key, DER.
 pub(super) fn ed25519_of(spki: &[u8]) -> Option<[u8; 32]> {
     spki.strip_prefix(&ED25519_PREFIX)?.try_into().ok()
+}
+
+/// The certificates of one generation, PEM.
+fn pem_of(one: &Generation) -> Result<Vec<String>, KeyError> {
+    one.chain.iter().map(|der| to_pem("CERTIFICATE", der)).collect()
+}
+
+/// The common name of the n-th authority of a kind, from 1: two of them never have the same name.
+pub(super) fn numbered(name: &str, number: u32) -> String {
+    if number <= 1 { name.to_owned() } else { format!("{name} {number}") }
+}
+
+/// `TimeRange` of the Sigstore protobufs.
+fn window(from: Timestamp, until: Option<Timestamp>) -> Value {
+    let mut valid_for = json!({ "start": from.to_string() });
+    if let (Some(until), Some(fields)) = (until, valid_for.as_object_mut()) {
+        fields.insert("end".to_owned(), json!(until.to_string()));
+    }
+    valid_for
 }
 
 fn pretty(document: &Value) -> String {

@@ -76,6 +76,7 @@ pub(super) fn leaf(
     key: &EcKey,
     root: &Authority,
     host: &str,
+    common_name: &str,
     from: Timestamp,
     until: Timestamp,
 ) -> Result<Vec<u8>, KeyError> {
@@ -83,7 +84,7 @@ pub(super) fn leaf(
         extension(true, &KeyUsage(KeyUsages::DigitalSignature.into()))?,
         extension(true, &ExtendedKeyUsage(vec![ID_KP_TIME_STAMPING]))?,
     ];
-    let subject = cert::name(host, "countersign TSA")?;
+    let subject = cert::name(host, common_name)?;
     root.certify(Request { subject, spki: key.spki(), from, until, extensions })
 }
 

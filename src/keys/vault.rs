@@ -3,7 +3,11 @@
 //! Making it: each file is written new, with mode 0600, and synced; the manifest comes last, under a temporary name
 //! that is then renamed. A crash before the rename leaves a directory without manifest, which is refused as half
 //! made. The manifest names the digest of every file and is itself authenticated under the key-encryption key, so
-//! a changed certificate or host name is noticed, and not only a changed key.
+//! a changed certificate or host name is noticed, and not only a changed key. How it changes later: [`changes`].
+
+mod changes;
+
+pub(super) use changes::NewKey;
 
 use std::{
     collections::BTreeMap,
@@ -40,6 +44,9 @@ struct Manifest {
     /// The logs that succeeded the first one, in order; absent where there is none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     logs: Vec<Successor>,
+    /// The keys that took the place of others, in order; absent where there is none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    generations: Vec<Generation>,
     /// File name to content digest.
     files: BTreeMap<String, Digest>,
     /// HMAC-SHA256 over the manifest with this field empty, hexadecimal.
@@ -55,6 +62,26 @@ pub(super) struct Successor {
     pub(super) valid_from: Timestamp,
 }
 
+/// A key that took the place of another one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Generation {
+    /// `ca`, `sct`, `tsa` or `tuf`.
+    pub(super) role: String,
+    /// From 2.
+    pub(super) number: u32,
+    /// Which root it stands under; absent where there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) root: Option<u32>,
+    /// From when on it signs.
+    pub(super) signs_from: Timestamp,
+}
+
+/// The role of the n-th key, from 1, of those that take each other's place: `ca`, `ca-2`, `ca-3`.
+pub(super) fn generation_role(role: &str, number: u32) -> String {
+    if number <= 1 { role.to_owned() } else { format!("{role}-{number}") }
+}
+
 /// The role of the n-th log's key, from 0.
 pub(super) fn log_role(number: usize) -> String {
     if number == 0 { "log".to_owned() } else { format!("log-{}", number + 1) }
@@ -66,6 +93,8 @@ pub(super) struct Vault<'kek> {
     dir: PathBuf,
     kek: Option<&'kek Kek>,
     manifest: Manifest,
+    /// Held while the directory is changed, so that two processes do not do that at a time; see [`changes`].
+    _lock: Option<File>,
 }
 
 impl<'kek> Vault<'kek> {
@@ -88,10 +117,11 @@ impl<'kek> Vault<'kek> {
             valid_from: Timestamp::UNIX_EPOCH,
             kek_id: kek_id(kek)?,
             logs: Vec::new(),
+            generations: Vec::new(),
             files: BTreeMap::new(),
             mac: String::new(),
         };
-        Ok(Self { dir: keys, kek: Some(kek), manifest })
+        Ok(Self { dir: keys, kek: Some(kek), manifest, _lock: None })
     }
 
     /// Seals `secret` into `role.key`.
@@ -109,24 +139,6 @@ impl<'kek> Vault<'kek> {
     pub(super) fn finish(mut self, host: &str, valid_from: Timestamp) -> Result<(), KeyError> {
         host.clone_into(&mut self.manifest.host);
         self.manifest.valid_from = valid_from;
-        self.write_manifest()
-    }
-
-    /// Adds the key of a log that succeeds the present one: files first, then the manifest that names them.
-    pub(super) fn add_log(&mut self, log: Successor, secret: &[u8], spki: &[u8]) -> Result<(), KeyError> {
-        let role = log_role(self.manifest.logs.len() + 1);
-        for name in [format!("{role}.key"), format!("{role}.pem"), NEW_MANIFEST.to_owned()] {
-            // Left by an attempt that did not finish; no manifest names it.
-            match fs::remove_file(self.dir.join(&name)) {
-                Err(error) if error.kind() != ErrorKind::NotFound => {
-                    return Err(io("remove", &self.dir.join(name), error));
-                }
-                _ => {}
-            }
-        }
-        self.put_key(&role, secret)?;
-        self.put_public(&role, "PUBLIC KEY", spki)?;
-        self.manifest.logs.push(log);
         self.write_manifest()
     }
 
@@ -176,7 +188,7 @@ impl<'kek> Vault<'kek> {
         }
         let manifest = serde_json::from_value(value)
             .map_err(|_source| KeyError::Damaged { path, problem: "is not a manifest of this format" })?;
-        Ok(Self { dir: keys, kek: None, manifest })
+        Ok(Self { dir: keys, kek: None, manifest, _lock: None })
     }
 
     pub(super) fn host(&self) -> &str {
@@ -190,6 +202,16 @@ impl<'kek> Vault<'kek> {
 
     pub(super) fn valid_from(&self) -> Timestamp {
         self.manifest.valid_from
+    }
+
+    /// The keys of one role that took the place of others, in order.
+    pub(super) fn generations(&self, role: &str) -> impl Iterator<Item = &Generation> {
+        self.manifest.generations.iter().filter(move |generation| generation.role == role)
+    }
+
+    /// Whether the manifest names this file.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.manifest.files.contains_key(name)
     }
 
     /// Unseals `role.key`: PKCS#8 DER.
@@ -247,9 +269,12 @@ impl Manifest {
 
     fn authenticated(&self) -> Result<Vec<u8>, KeyError> {
         let fields = (self.format, &self.host, self.valid_from, &self.kek_id, &self.files);
-        // Without successors the bytes are those of the first version of this format.
-        let bytes =
-            if self.logs.is_empty() { serde_json::to_vec(&fields) } else { serde_json::to_vec(&(fields, &self.logs)) };
+        // Without what came later to the format, the bytes are those of its first version.
+        let bytes = match (self.logs.is_empty(), self.generations.is_empty()) {
+            (true, true) => serde_json::to_vec(&fields),
+            (false, true) => serde_json::to_vec(&(fields, &self.logs)),
+            (_, false) => serde_json::to_vec(&(fields, &self.logs, &self.generations)),
+        };
         bytes.map_err(|_source| KeyError::Crypto("write the manifest"))
     }
 }

@@ -35,7 +35,7 @@ impl Watch {
     }
 
     /// What is wrong with the keys, if anything is; blocks while it asks.
-    pub(super) fn check(&self) -> Result<(), String> {
+    pub(super) fn check(&self, now: Timestamp) -> Result<(), String> {
         let lock = || self.last.lock().unwrap_or_else(PoisonError::into_inner);
         {
             let mut last = lock();
@@ -48,7 +48,7 @@ impl Watch {
             }
             *last = Look { began: Instant::now(), under_way: true, answer: last.answer.clone() };
         }
-        let answer = self.keyring.check_custody().map_err(|error| error.to_string());
+        let answer = self.keyring.check_custody(now).map_err(|error| error.to_string());
         let mut last = lock();
         last.under_way = false;
         last.answer.clone_from(&answer);

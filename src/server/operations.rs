@@ -18,6 +18,8 @@ pub struct Readiness {
     pub stopping: Stopping,
     /// What else must hold: the log writes, no key has expired.
     pub checks: Arc<Vec<Check>>,
+    /// What somebody should know of although requests are answered: what will expire.
+    pub notes: Arc<dyn Fn() -> Vec<String> + Send + Sync>,
     /// The numbers.
     pub metrics: Metrics,
     /// Brings gauges up to date before they are read.
@@ -60,7 +62,8 @@ async fn metrics(State(readiness): State<Readiness>) -> impl IntoResponse {
 async fn ready(State(readiness): State<Readiness>) -> (StatusCode, String) {
     let problems = readiness.problems().await;
     if problems.is_empty() {
-        return (StatusCode::OK, "ready\n".to_owned());
+        let notes: String = (readiness.notes)().iter().map(|note| format!("note: {note}\n")).collect();
+        return (StatusCode::OK, format!("ready\n{notes}"));
     }
     (StatusCode::SERVICE_UNAVAILABLE, problems.join("\n") + "\n")
 }

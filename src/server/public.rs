@@ -16,7 +16,10 @@ use http::{
 };
 use tonic::{Status, service::Routes};
 
-use super::{Clock, health, middleware::is_grpc, operations::Readiness, succession::Succession, tiles, wiring::Parts};
+use super::{
+    Clock, health, middleware::is_grpc, operations::Readiness, rotation::Rotations, succession::Succession, tiles, tuf,
+    wiring::Parts,
+};
 use crate::{
     config::Config,
     grpc::{
@@ -37,7 +40,9 @@ const SHORT: &str = "public, max-age=5";
 
 pub(super) fn router(config: &Config, parts: &Parts, readiness: Readiness, clock: Clock) -> anyhow::Result<Router> {
     let mut services = services(config, parts, readiness, clock)?;
-    let mut documents = documents(config, parts).merge(tiles::router(parts.logs.clone()));
+    let mut documents = documents(config, parts)
+        .merge(tiles::router(parts.logs.clone()))
+        .merge(tuf::router(Arc::clone(&parts.repository)));
     if config.sigstore.enabled {
         let recording = Recording::new(parts.logs.clone(), config.sigstore.entries_of, &parts.keyring);
         let rekor = RekorFace::new(recording, Limiter::shared(config.sigstore.entries));
@@ -60,8 +65,9 @@ async fn elsewhere(headers: HeaderMap) -> Response {
     tiles::nothing_here()
 }
 
-fn base_url(config: &Config, parts: &Parts) -> String {
-    format!("https://{}:{}", parts.keyring.host(), config.listen.public.port())
+/// Where clients find the instance.
+pub(super) fn base_url(config: &Config, host: &str) -> String {
+    format!("https://{host}:{}", config.listen.public.port())
 }
 
 fn services(config: &Config, parts: &Parts, readiness: Readiness, clock: Clock) -> anyhow::Result<Routes> {
@@ -79,7 +85,17 @@ fn services(config: &Config, parts: &Parts, readiness: Readiness, clock: Clock) 
     };
     let admission =
         v1::admission_service_server::AdmissionServiceServer::new(Face::new(Arc::clone(&parts.admission), clock));
-    let trust = Trust::new(Arc::clone(&parts.keyring), base_url(config, parts), clock);
+    let rotations = Rotations {
+        data: config.data.clone(),
+        kek: config.kek_source()?,
+        keyring: Arc::clone(&parts.keyring),
+        evidence: Arc::clone(&parts.evidence),
+        repository: Arc::clone(&parts.repository),
+        clock,
+    };
+    let base_url = base_url(config, parts.keyring.host());
+    let (keyring, repository) = (Arc::clone(&parts.keyring), Arc::clone(&parts.repository));
+    let trust = Trust::new(keyring, repository, rotations.into_call(), base_url, clock);
     let stopping = readiness.stopping.subscribe();
     Ok(Routes::new(health::Face::server(readiness))
         .add_service(reflection)
@@ -113,6 +129,7 @@ fn log_admin(config: &Config, parts: &Parts, clock: Clock) -> anyhow::Result<Log
         keyring: Arc::clone(&parts.keyring),
         logs: parts.logs.clone(),
         evidence: Arc::clone(&parts.evidence),
+        repository: Arc::clone(&parts.repository),
         clock,
     };
     let scratch = config.data.join("backup-under-way");
@@ -120,7 +137,7 @@ fn log_admin(config: &Config, parts: &Parts, clock: Clock) -> anyhow::Result<Log
 }
 
 fn documents(config: &Config, parts: &Parts) -> Router {
-    let base = base_url(config, parts);
+    let base = base_url(config, parts.keyring.host());
     // Made when they are asked for: they change when a new log takes over.
     let document = |make: fn(&Keyring, &str) -> String| {
         let (keyring, base) = (Arc::clone(&parts.keyring), base.clone());

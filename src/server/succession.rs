@@ -12,15 +12,15 @@ use std::{
 
 use anyhow::Context as _;
 
-use super::Clock;
+use super::{Clock, rotation::publish};
 use crate::{
     config::Config,
     evidence::EvidenceService,
     grpc::log_admin::{Succeed, SuccessionError},
     keys::{KekSource, KeyError, Keyring, LogKey},
     log::{Log, LogError, Logs, Options, witnessing::Witnessing},
-    model::TrustedRoot,
     store::Room,
+    tuf::Repository,
 };
 
 /// Logs that one instance can have had; a new one is made once in years.
@@ -72,6 +72,7 @@ pub(super) struct Succession {
     pub(super) keyring: Arc<Keyring>,
     pub(super) logs: Logs,
     pub(super) evidence: Arc<EvidenceService>,
+    pub(super) repository: Arc<Repository>,
     pub(super) clock: Clock,
 }
 
@@ -118,12 +119,7 @@ impl Succession {
             Log::create(&path, origin, key.public_key(), |note| key.sign(note)).map_err(failed)
         })?;
         let log = open_log(&path, key, self.room, None).map_err(failed)?;
-        let trusted_root = self.keyring.trusted_root();
-        self.evidence.renew_own_root(Arc::new(TrustedRoot::parse(&trusted_root).map_err(failed)?));
-        // For people who copy the file; the service serves it from memory.
-        if let Err(error) = fs::write(self.data.join("trusted_root.json"), trusted_root.as_bytes()) {
-            tracing::warn!(%error, "trusted_root.json in the data directory was not renewed");
-        }
+        publish(&self.keyring.public(), &self.data, &self.evidence, &self.repository, (self.clock)());
         Ok(log)
     }
 }

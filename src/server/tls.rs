@@ -137,6 +137,20 @@ impl ServerTls {
         Timestamp::from_second(i64::try_from(seconds).ok()?).ok()
     }
 
+    /// Whether the certificate is one that the local authority issued.
+    pub(super) fn is_issued(&self) -> bool {
+        self.files.is_none()
+    }
+
+    /// From now on this certificate is in use. One from files is not replaced so.
+    ///
+    /// # Errors
+    /// A key that is not that of the certificate.
+    pub(super) fn renew(&self, chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> anyhow::Result<()> {
+        self.current.replace(certified(&Arc::new(aws_lc_rs::default_provider()), chain, key)?);
+        Ok(())
+    }
+
     /// How often changed files could not be used, since the start.
     pub fn reload_failures(&self) -> u64 {
         self.failures.load(Ordering::Relaxed)

@@ -9,7 +9,7 @@ use tokio::sync::Semaphore;
 
 use super::{
     Authenticate, Certificates, Clock, Middleware, Readiness, ServerTls, Stopping, custody::Watch, middleware::Refusal,
-    middleware::plain, operations, public, succession, tls,
+    middleware::plain, operations, public, succession, tls, upkeep::Upkeep,
 };
 use crate::{
     admission::{self, Admission},
@@ -25,6 +25,7 @@ use crate::{
     signing::Signing,
     telemetry::{Metrics, Total},
     tlog::Policy,
+    tuf::Repository,
     webhook,
 };
 
@@ -46,6 +47,8 @@ policies:
 pub(super) struct Parts {
     pub(super) tls: Option<Arc<ServerTls>>,
     pub(super) keyring: Arc<Keyring>,
+    pub(super) repository: Arc<Repository>,
+    pub(super) upkeep: Arc<Upkeep>,
     pub(super) logs: Logs,
     pub(super) registry: Registry,
     pub(super) signing: Arc<Signing>,
@@ -82,7 +85,7 @@ pub(super) struct Faces {
 /// Opens adapters and builds services, lowest first.
 pub(super) async fn open(config: &Config, clock: Clock) -> anyhow::Result<Parts> {
     let kek = config.kek_source()?.load().context("the key-encryption key cannot be had")?;
-    let (keyring, managed) = keys(config, &kek).await?;
+    let (keyring, managed) = keys(config, &kek, clock()).await?;
     let metrics = Metrics::new();
     let logs = {
         // Where witnesses are required, this may wait for them.
@@ -127,8 +130,19 @@ pub(super) async fn open(config: &Config, clock: Clock) -> anyhow::Result<Parts>
         Arc::clone(&signing),
         config.rollback.settings(),
     ));
+    let tls = server_tls(config, &keyring, clock())?.map(Arc::new);
+    let repository = repository(config, &keyring, clock()).await?;
+    let upkeep = Arc::new(Upkeep {
+        keyring: Arc::clone(&keyring),
+        repository: Arc::clone(&repository),
+        tls: tls.clone(),
+        names: names(config, keyring.host()),
+        clock,
+    });
     Ok(Parts {
-        tls: server_tls(config, &keyring, clock())?.map(Arc::new),
+        tls,
+        repository,
+        upkeep,
         authenticator: Arc::new(Authenticator::new(&config.identity)?),
         metrics,
         keyring,
@@ -146,7 +160,7 @@ pub(super) async fn open(config: &Config, clock: Clock) -> anyhow::Result<Parts>
 
 /// Opens the keys, and asks for those that are on a token: a service that could sign nothing does not start. A managed key
 /// that cannot be used keeps nobody else from being served.
-async fn keys(config: &Config, kek: &Kek) -> anyhow::Result<(Arc<Keyring>, Arc<ManagedKeys>)> {
+async fn keys(config: &Config, kek: &Kek, now: Timestamp) -> anyhow::Result<(Arc<Keyring>, Arc<ManagedKeys>)> {
     let custody = config.custody().context("the token cannot be used")?;
     let keyring = Arc::new(Keyring::open_in(&config.data, kek, custody.clone())?);
     let managed = ManagedKeys::open(&config.data, config.kek_source()?, custody, keyring.host());
@@ -157,10 +171,24 @@ async fn keys(config: &Config, kek: &Kek) -> anyhow::Result<(Arc<Keyring>, Arc<M
         if let Err(error) = managed.check_custody() {
             tracing::error!(%error, "a managed key cannot be used");
         }
-        keyring.check_custody()
+        keyring.check_custody(now)
     })
     .await??;
     Ok((keyring, managed))
+}
+
+/// The TUF repository, signed again where it is time. One that cannot be does not keep the service down.
+async fn repository(config: &Config, keyring: &Arc<Keyring>, now: Timestamp) -> anyhow::Result<Arc<Repository>> {
+    let kek = config.kek_source()?;
+    let (data, keyring, url) = (config.data.clone(), Arc::clone(keyring), public::base_url(config, keyring.host()));
+    let opened = tokio::task::spawn_blocking(move || {
+        let repository = Repository::open(&data, keyring, Arc::new(move || kek.load()), url);
+        if let Err(error) = repository.refresh(now) {
+            tracing::error!(%error, "the TUF repository is not as it should be; everything else is served");
+        }
+        Arc::new(repository)
+    });
+    Ok(opened.await?)
 }
 
 /// Who cosigns the log, if anybody does.
@@ -247,9 +275,9 @@ fn readiness(parts: &Parts, stopping: &Stopping, clock: Clock) -> Readiness {
             "keys",
             Box::new(move || {
                 let now = clock();
-                match keyring.expiries().into_iter().find(|(_, expires)| *expires <= now) {
+                match keyring.expiries(now).into_iter().find(|(_, expires)| *expires <= now) {
                     Some((name, expires)) => Err(format!("{name} expired at {expires}")),
-                    None => custody.check(),
+                    None => custody.check(now),
                 }
             }),
         ),
@@ -257,14 +285,19 @@ fn readiness(parts: &Parts, stopping: &Stopping, clock: Clock) -> Readiness {
     Readiness {
         stopping: stopping.clone(),
         checks: Arc::new(checks),
+        notes: {
+            let upkeep = Arc::clone(&parts.upkeep);
+            Arc::new(move || upkeep.warnings())
+        },
         metrics: parts.metrics.clone(),
-        refresh: refresh(parts),
+        refresh: refresh(parts, clock),
     }
 }
 
 /// Sets what the parts count themselves.
-fn refresh(parts: &Parts) -> Arc<dyn Fn(&Metrics) + Send + Sync> {
+fn refresh(parts: &Parts, clock: Clock) -> Arc<dyn Fn(&Metrics) + Send + Sync> {
     let (logs, keyring, tls) = (parts.logs.clone(), Arc::clone(&parts.keyring), parts.tls.clone());
+    let repository = Arc::clone(&parts.repository);
     let (registry, evidence, admission) =
         (parts.registry.clone(), Arc::clone(&parts.evidence), Arc::clone(&parts.admission));
     Arc::new(move |metrics: &Metrics| {
@@ -272,9 +305,10 @@ fn refresh(parts: &Parts) -> Arc<dyn Fn(&Metrics) + Send + Sync> {
         let stats = log.stats();
         let queued = u64::try_from(stats.queued).unwrap_or(u64::MAX);
         metrics.log(log.size(), stats.commits, stats.fsyncs, queued, !log.is_writable());
-        for (what, at) in keyring.expiries() {
+        for (what, at) in keyring.expiries(clock()).into_iter().chain(repository.expiries()) {
             metrics.expires(&what, at);
         }
+        metrics.tuf_failures(repository.failures());
         if let Some(tls) = &tls {
             metrics.certificate_failures(tls.reload_failures());
             if let Some(at) = tls.not_after() {

@@ -26,12 +26,14 @@ use serde_json::json;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
-use crate::{log::LogError, recording::RecordingError};
+use crate::{keys::KeyError, log::LogError, recording::RecordingError};
 
 /// The domain of every `google.rpc.ErrorInfo` that we send.
 const DOMAIN: &str = "countersign.dev";
 /// A key is on a token that does not sign now.
-pub(super) const KEY_UNAVAILABLE: &str = "KEY_UNAVAILABLE";
+const KEY_UNAVAILABLE: &str = "KEY_UNAVAILABLE";
+/// After so long whoever did not answer may be asked again: a token, or a caller's issuer.
+pub(super) const LATER: Duration = Duration::from_secs(10);
 /// After so long somebody may have restarted the service.
 const RESTARTED: Duration = Duration::from_secs(30);
 
@@ -134,6 +136,21 @@ impl From<LogError> for Refusal {
         match error.retry_after() {
             Some(after) => Self::unavailable(reason, error.to_string(), after),
             None => Self::internal(&error),
+        }
+    }
+}
+
+impl From<KeyError> for Refusal {
+    fn from(error: KeyError) -> Self {
+        match error {
+            KeyError::Request(refused) => Self::invalid(refused.to_string()),
+            KeyError::Identity { .. } => Self::new(Code::InvalidArgument, "IDENTITY_UNUSABLE", error.to_string()),
+            KeyError::Token { .. } | KeyError::Pin { .. } => {
+                tracing::error!(%error, "a key cannot be used");
+                let message = "the key for this cannot be used now; see the service's log, and try again";
+                Self::unavailable(KEY_UNAVAILABLE, message, LATER)
+            }
+            other => Self::internal(&other),
         }
     }
 }

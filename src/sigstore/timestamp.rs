@@ -97,19 +97,12 @@ async fn stamp(
 
 /// The answer to a granted request, or a refusal in JSON.
 fn granted(answered: Result<Vec<u8>, KeyError>) -> Result<Response, Refusal> {
-    match answered {
-        Ok(reply) => Ok((StatusCode::CREATED, [(CONTENT_TYPE, REPLY)], reply).into_response()),
-        Err(KeyError::Request(refused)) => Err(Refusal::invalid(refused.to_string())),
-        Err(error @ (KeyError::Token { .. } | KeyError::Pin { .. })) => {
-            tracing::error!(%error, "nothing can be stamped");
-            Err(Refusal::unavailable("the key cannot be used now; see the service's log, and try again".to_owned()))
-        }
-        Err(error) => Err(Refusal::internal(&error)),
-    }
+    let reply = answered?;
+    Ok((StatusCode::CREATED, [(CONTENT_TYPE, REPLY)], reply).into_response())
 }
 
 async fn chain(State(face): State<TimestampFace>) -> Response {
-    match face.keyring.public().tsa_chain_pem() {
+    match face.keyring.public().tsa_chain_pem((face.clock)()) {
         Ok(pem) => {
             let headers = [(CONTENT_TYPE, "application/pem-certificate-chain"), (CACHE_CONTROL, "public, max-age=60")];
             (headers, pem).into_response()

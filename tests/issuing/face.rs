@@ -15,6 +15,7 @@ use countersign::{
         limits::Allowance,
     },
 };
+use jiff::Timestamp;
 use serde_json::{Value, json};
 use tonic::{Code, transport::server::TcpIncoming};
 use tonic_types::StatusExt as _;
@@ -152,7 +153,7 @@ async fn version_1_answers_pem() {
     }
     let roots = http.get(format!("{url}/api/v1/rootCert")).send().await.unwrap();
     assert_eq!(roots.headers()["content-type"], "application/pem-certificate-chain");
-    assert_eq!(roots.text().await.unwrap(), house.keys.ca_chain().unwrap().concat());
+    assert_eq!(roots.text().await.unwrap(), house.keys.public().ca_chain(Timestamp::now()).concat());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -170,7 +171,7 @@ async fn everybody_may_know_the_chain_and_the_issuers() {
         answer.json().await.unwrap()
     };
     let bundle = get("/api/v2/trustBundle").await;
-    assert_eq!(bundle, json!({ "chains": [{ "certificates": house.keys.ca_chain().unwrap() }] }));
+    assert_eq!(bundle, json!({ "chains": [{ "certificates": *house.keys.public().ca_chain(Timestamp::now()) }] }));
     let configuration = get("/api/v2/configuration").await;
     assert_eq!(
         configuration,
@@ -246,7 +247,7 @@ async fn the_same_over_grpc() {
     assert_eq!(house.log.size(), size);
 
     let bundle = client.get_trust_bundle(v2::GetTrustBundleRequest {}).await.unwrap().into_inner();
-    assert_eq!(bundle.chains[0].certificates, house.keys.ca_chain().unwrap());
+    assert_eq!(bundle.chains[0].certificates, *house.keys.public().ca_chain(Timestamp::now()));
     let configuration = client.get_configuration(v2::GetConfigurationRequest {}).await.unwrap().into_inner();
     let issuer = &configuration.issuers[0];
     assert_eq!(issuer.issuer, Some(oidc_issuer::Issuer::IssuerUrl(house.issuer.url().to_owned())));

@@ -50,7 +50,10 @@ impl Watched {
         let house = House::new(SubjectForm::Uri).await;
         let stop = tokio::sync::watch::Sender::new(false);
         let log = LogFace::new(Logs::from(house.log.clone()), stop.subscribe());
-        let trust = Trust::new(Arc::clone(&house.keys), "https://sign.example.org".to_owned(), Timestamp::now);
+        let repository = Arc::new(crate::trust::repository(house.home.path(), &house.keys));
+        let rotate = Arc::new(|_| panic!("nobody asked for it"));
+        let url = "https://sign.example.org".to_owned();
+        let trust = Trust::new(Arc::clone(&house.keys), repository, rotate, url, Timestamp::now);
         let socket = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", socket.local_addr().unwrap());
         let server = tonic::transport::Server::builder()

@@ -253,7 +253,8 @@ async fn every_token_caller_carries_them() {
     assert_eq!(principal.caller().extensions.get(Extension::BuildTrigger), Some("push"));
     let spki = Key::p256().spki;
     let said = &principal.caller().extensions;
-    let certificate = house.keys.issue_saying(&principal.caller().identity, said, &spki, Timestamp::now()).unwrap();
+    let issued = house.keys.issue_saying(&principal.caller().identity, said, &spki, Timestamp::now());
+    let certificate = issued.unwrap().certificate;
     assert_eq!(extensions_of(&certificate).as_ref(), Some(said));
     let plain = house.keys.issue(&principal.caller().identity, &spki, Timestamp::now()).unwrap();
     assert_eq!(extensions_of(&plain), Some(Extensions::default()));
@@ -394,7 +395,7 @@ fn the_fullest_certificate_fits_into_a_leaf() {
         said.set(extension, "x".repeat(limits::URI)).unwrap();
     }
     let spki = Key::new(countersign::model::Scheme::Rsa4096Sha256).spki;
-    let certificate = keys.issue_saying(&keys::builder(), &said, &spki, keys::now()).unwrap();
+    let certificate = keys.issue_saying(&keys::builder(), &said, &spki, keys::now()).unwrap().certificate;
     assert_eq!(Certificate::from_der(&certificate).unwrap().to_der().unwrap(), certificate);
     let described = describe(&certificate).unwrap();
     assert_eq!((described.identity, described.serial.len()), (Some(keys::builder()), 40));

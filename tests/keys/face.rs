@@ -29,7 +29,9 @@ fn from<T>(roles: &[Role], message: T) -> Request<T> {
 async fn trust_material_is_for_every_role_and_for_nobody_else() {
     let dir = tempfile::tempdir().unwrap();
     let keys = Arc::new(keyring(dir.path(), now()));
-    let face = Trust::new(keys.clone(), "https://sign.example.org:8443".to_owned(), now);
+    let repository = Arc::new(crate::trust::repository(dir.path(), &keys));
+    let rotate = Arc::new(|_| panic!("nobody asked for it"));
+    let face = Trust::new(keys.clone(), repository, rotate, "https://sign.example.org:8443".to_owned(), now);
     for role in Role::ALL {
         let reply = face.get_trusted_root(from(&[role], GetTrustedRootRequest {})).await.unwrap().into_inner();
         assert_eq!(reply.trusted_root, *keys.trusted_root());

@@ -1,19 +1,13 @@
 //! What is refused at the certificate authority: each reason by its name.
 
-use std::time::Duration;
-
 use tonic::Code;
 
-use super::super::{Refusal, refusal::KEY_UNAVAILABLE};
+use super::super::{Refusal, refusal::LATER};
 use crate::{
     identity,
     issuing::IssuingError,
-    keys::KeyError,
     model::{PublicKeyError, certificate_request::CertificateRequestError},
 };
-
-/// After so long an issuer that did not answer may be asked again.
-const LATER: Duration = Duration::from_secs(10);
 
 /// No token, neither in the body nor in the header.
 pub(super) fn no_token() -> Refusal {
@@ -36,13 +30,8 @@ impl From<IssuingError> for Refusal {
             IssuingError::Request(ref refused) => request(refused),
             IssuingError::NoChallenge => "PROOF_IMPOSSIBLE",
             IssuingError::Proof { .. } => "PROOF_INVALID",
-            IssuingError::Authority(KeyError::Identity { .. }) => "IDENTITY_UNUSABLE",
-            IssuingError::Authority(KeyError::Token { .. } | KeyError::Pin { .. }) => {
-                tracing::error!(%error, "no certificate can be issued");
-                let message = "the authority's key cannot be used now; see the service's log, and try again";
-                return Self::unavailable(KEY_UNAVAILABLE, message, LATER);
-            }
-            IssuingError::Authority(_) | IssuingError::Interrupted => return Self::internal(&error),
+            IssuingError::Authority(refused) => return refused.into(),
+            IssuingError::Interrupted => return Self::internal(&error),
         };
         Self::new(Code::InvalidArgument, reason, error.to_string())
     }

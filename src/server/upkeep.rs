@@ -1,0 +1,91 @@
+//! What would expire while the service runs is made anew long before, and what cannot be is warned of: at the start, and
+//! once a day.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use jiff::{SignedDuration, Timestamp};
+use tokio::{sync::watch, time::sleep};
+
+use super::{Clock, ServerTls};
+use crate::{keys::Keyring, tuf::Repository};
+
+/// How often the clock is looked at. It costs a few signature checks.
+const PAUSE: Duration = Duration::from_secs(2);
+/// How often the same warning is logged.
+const REPEAT: SignedDuration = SignedDuration::from_hours(24);
+/// A TLS certificate from files is somebody else's to renew; they hear of it this long before.
+const TLS_WARNING: SignedDuration = SignedDuration::from_hours(24 * 14);
+/// One that the local authority issues lives 397 days; it is issued anew at half of that.
+const TLS_RENEWAL: SignedDuration = SignedDuration::from_hours(12 * 397);
+
+/// Everything that expires.
+#[derive(Debug)]
+pub(super) struct Upkeep {
+    pub(super) keyring: Arc<Keyring>,
+    pub(super) repository: Arc<Repository>,
+    pub(super) tls: Option<Arc<ServerTls>>,
+    /// What an issued TLS certificate is for.
+    pub(super) names: Vec<String>,
+    pub(super) clock: Clock,
+}
+
+impl Upkeep {
+    /// What somebody should know of, one sentence each.
+    pub(super) fn warnings(&self) -> Vec<String> {
+        let now = (self.clock)();
+        let mut warnings = self.keyring.public().warnings(now);
+        warnings.extend(self.repository.warnings(now));
+        if let Some(end) = self.tls.as_ref().and_then(|tls| tls.not_after())
+            && end.duration_since(now) < TLS_WARNING
+        {
+            warnings.push(format!("the TLS certificate in use expires at {end}; replace its files"));
+        }
+        warnings
+    }
+
+    /// Runs until `stop`.
+    pub(super) async fn run(self: Arc<Self>, mut stop: watch::Receiver<bool>) {
+        let mut warned: Option<Timestamp> = None;
+        loop {
+            let this = Arc::clone(&self);
+            if tokio::task::spawn_blocking(move || this.step()).await.is_err() {
+                tracing::error!("the upkeep of what expires was interrupted; it goes on");
+            }
+            let now = (self.clock)();
+            if warned.is_none_or(|last| now.duration_since(last) >= REPEAT) {
+                for warning in self.warnings() {
+                    tracing::warn!(warning, "something will expire");
+                }
+                warned = Some(now);
+            }
+            tokio::select! {
+                _ = stop.wait_for(|stop| *stop) => return,
+                () = sleep(PAUSE) => {}
+            }
+        }
+    }
+
+    fn step(&self) {
+        let now = (self.clock)();
+        match self.repository.refresh(now) {
+            Ok(true) => tracing::info!("TUF metadata signed again"),
+            Ok(false) => {}
+            Err(error) => tracing::warn!(%error, "TUF metadata was not signed again; what is served stays"),
+        }
+        if let Err(error) = self.renew_tls(now) {
+            tracing::warn!(error = %format!("{error:#}"), "no new TLS certificate was issued; the old one stays in use");
+        }
+    }
+
+    fn renew_tls(&self, now: Timestamp) -> anyhow::Result<()> {
+        let Some(tls) = self.tls.as_ref().filter(|tls| tls.is_issued()) else { return Ok(()) };
+        if tls.not_after().is_some_and(|end| end.duration_since(now) >= TLS_RENEWAL) {
+            return Ok(());
+        }
+        let (chain, key) = self.keyring.tls_server(&self.names, now).context("the local authority cannot issue")?;
+        tls.renew(chain, key)?;
+        tracing::info!("TLS certificate issued anew");
+        Ok(())
+    }
+}
