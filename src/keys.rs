@@ -328,7 +328,7 @@ impl Keyring {
         vault.put_key("tsa", &tsa_key.to_sealable()?)?;
         vault.put_public("tsa", "CERTIFICATE", &tsa_cert)?;
 
-        let sct = new("sct", p256)?;
+        let sct = new("sct")?;
         vault.put_key("sct", &sct.to_sealable()?)?;
         vault.put_public("sct", "PUBLIC KEY", sct.spki())?;
         let log = custody.new_log_key(host, "log")?;

@@ -117,7 +117,7 @@ fn examine(config: &Config, now: Timestamp) -> Vec<Finding> {
         }
     }
     let keyring = keyring.and_then(|keyring| {
-        keyring.check_custody()?;
+        keyring.check_custody(now)?;
         Ok(keyring)
     });
     findings.push(finding("keys", keyring, |keyring| format!("open, for host {}", keyring.host())));

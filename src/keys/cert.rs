@@ -26,7 +26,10 @@ use x509_cert::{
     time::{Time, Validity},
 };
 
-use super::{KeyError, ec::EcKey};
+use super::{
+    KeyError,
+    ec::{Curve, EcKey},
+};
 
 /// A certificate and the key that signs under it.
 #[derive(Debug)]

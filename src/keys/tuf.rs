@@ -200,7 +200,7 @@ impl Keyring {
         if !vault.has("tuf.pem") {
             vault.add(&new_keys()?, None)?;
         }
-        self.replace(super::Current::open(&vault)?);
+        self.replace(super::Current::open(&vault, &self.custody)?);
         Ok(())
     }
 }

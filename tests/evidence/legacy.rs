@@ -62,12 +62,12 @@ impl<'a> Signer<'a> {
             "logID": hex(&self.house.keyring.public().log_id()),
             "logIndex": 4711,
         });
-        let promise = STANDARD.encode(log.sign(payload.to_string().as_bytes()));
+        let promise = STANDARD.encode(log.sign(payload.to_string().as_bytes()).unwrap());
         json!({"SignedEntryTimestamp": promise, "Payload": payload}).to_string()
     }
 
     fn annotations(&self, entry: String) -> BTreeMap<String, String> {
-        let chain = self.house.keyring.ca_chain().unwrap().concat();
+        let chain = self.house.keyring.public().ca_chain(self.now).concat();
         let all = [(CERTIFICATE, self.certificate.clone()), (CHAIN, chain), (ENTRY, entry)];
         all.into_iter().map(|(name, text)| (name.to_owned(), text)).collect()
     }

@@ -50,7 +50,7 @@ pub fn done(output: &std::process::Output) -> String {
 async fn sign(daemon: &Daemon, text: &str) -> (Digest, Vec<u8>) {
     let digest = Digest::of(text.as_bytes());
     let subjects = vec![v1::Subject { name: String::new(), digest: digest.to_string() }];
-    let request = v1::SignRequest { subjects, kind: v1::ArtifactKind::Image.into(), attach: false };
+    let request = v1::SignRequest { subjects, kind: v1::ArtifactKind::Image.into(), attach: false, key: String::new() };
     let mut client = SigningServiceClient::new(daemon.channel("builder").await);
     (digest, client.sign(request).await.unwrap().into_inner().bundles.remove(0).bundle.to_vec())
 }
@@ -210,7 +210,8 @@ async fn four_hundred_days_without_a_restart() {
     let sign = async |text: &str| {
         let digest = Digest::of(text.as_bytes());
         let subjects = vec![v1::Subject { name: String::new(), digest: digest.to_string() }];
-        let request = v1::SignRequest { subjects, kind: v1::ArtifactKind::Image.into(), attach: false };
+        let request =
+            v1::SignRequest { subjects, kind: v1::ArtifactKind::Image.into(), attach: false, key: String::new() };
         let mut client = SigningServiceClient::new(channel.clone());
         (digest, client.sign(request).await.unwrap().into_inner().bundles.remove(0).bundle)
     };
@@ -296,7 +297,7 @@ async fn the_face_asks_for_the_role_and_for_whole_requests() {
     let ask = |role, message| {
         let mut request = Request::new(message);
         let roles = std::iter::once(role).collect();
-        let caller = Caller { identity: builder(), roles, extensions: Extensions::default() };
+        let caller = Caller { identity: builder(), roles, extensions: Extensions::default(), keys: [].into() };
         request.extensions_mut().insert(Authenticated(Ok(caller)));
         request
     };
@@ -304,8 +305,12 @@ async fn the_face_asks_for_the_role_and_for_whole_requests() {
     for role in Role::ALL.into_iter().filter(|role| *role != Role::Admin) {
         assert_eq!(face.rotate(ask(role, whole)).await.unwrap_err().code(), Code::PermissionDenied);
         let mut request = Request::new(v1::PublishTufRootRequest::default());
-        let caller =
-            Caller { identity: builder(), roles: std::iter::once(role).collect(), extensions: Extensions::default() };
+        let caller = Caller {
+            identity: builder(),
+            roles: std::iter::once(role).collect(),
+            extensions: Extensions::default(),
+            keys: [].into(),
+        };
         request.extensions_mut().insert(Authenticated(Ok(caller)));
         assert_eq!(face.publish_tuf_root(request).await.unwrap_err().code(), Code::PermissionDenied);
     }
