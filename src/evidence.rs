@@ -414,7 +414,7 @@ impl EvidenceService {
         deadline: Instant,
     ) -> Result<Listing, RegistryError> {
         let fetch = async {
-            let found = Arc::new(self.found(key, deadline).await?);
+            let found = Arc::new(Box::pin(self.found(key, deadline)).await?);
             let listing = Listing { fetched_at: now, found };
             self.last_good.insert(key.clone(), listing.clone());
             Ok::<_, RegistryError>(listing)

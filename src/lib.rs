@@ -22,7 +22,7 @@
 //!           log        queue, sequencer, commit, witnesses, proofs, audit
 //!           witness    cosigns other logs' checkpoints: what it saw last, compared and kept in one step; its face
 //! adapters  store      RocksDB: column families, key encoding, one atomic commit, the anchor
-//!           registry   OCI: tag -> digest, referrers, bundles, blob probes, attach
+//!           registry   OCI: tag -> digest, referrers, bundles, blob probes, attach, copy
 //!           keys       custody of private keys: sealed files, tokens, named keys; certificate and time-stamp authorities
 //!           identity   who is calling: OIDC tokens, mutual TLS; claims -> roles
 //! pure      telemetry  names of metrics and the request id; no exporter, no I/O

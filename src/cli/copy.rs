@@ -10,6 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use serde::Serialize;
 use serde_json::json;
 
 use super::{EXIT_USAGE, Global, Output, place::line, print};
@@ -62,6 +63,18 @@ pub struct Args {
     /// Time allowed for all of it, in seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = 3_600, value_parser = clap::value_parser!(u64).range(1..=604_800))]
     timeout: u64,
+}
+
+/// What came of it, for machines.
+#[derive(Serialize)]
+struct Answer<'a> {
+    complete: bool,
+    source: String,
+    target: String,
+    digest: Digest,
+    tag: Option<&'a str>,
+    #[serde(flatten)]
+    copied: &'a Copied,
 }
 
 /// What was asked for, understood.
@@ -191,13 +204,15 @@ fn megabytes(bytes: u64) -> String {
 fn report(global: &Global, wish: &Wish, digest: Digest, copied: &Copied) -> anyhow::Result<ExitCode> {
     match global.output {
         Output::Json => {
-            let mut out = serde_json::to_value(copied)?;
-            out["complete"] = copied.problems.is_empty().into();
-            out["source"] = wish.source.pinned(digest).to_string().into();
-            out["target"] = wish.place(digest).to_string().into();
-            out["digest"] = digest.to_string().into();
-            out["tag"] = json!(wish.tag);
-            print(&format!("{out:#}\n"))?;
+            let answer = Answer {
+                complete: copied.problems.is_empty(),
+                source: wish.source.pinned(digest).to_string(),
+                target: wish.place(digest).to_string(),
+                digest,
+                tag: wish.tag.as_deref(),
+                copied,
+            };
+            print(&format!("{}\n", serde_json::to_string_pretty(&answer)?))?;
         }
         Output::Text => print(&text(wish, digest, copied))?,
     }

@@ -185,7 +185,7 @@ pub fn verify(bundle: &[u8], subject: &Digest, root: &TrustedRoot) -> Result<Ver
 /// first [`Rejection`] as for [`verify`].
 pub fn verify_legacy(legacy: &Legacy, subject: &Digest, root: &TrustedRoot) -> Result<Verified, Rejection> {
     let bundle = legacy.bundle()?;
-    let (signed, statement) = match legacy.kind {
+    let (artifact, statement) = match legacy.kind {
         Kind::Signature => {
             let claim = legacy.claim()?;
             if claim.digest != *subject {
@@ -197,7 +197,7 @@ pub fn verify_legacy(legacy: &Legacy, subject: &Digest, root: &TrustedRoot) -> R
         }
         Kind::Attestation => (*subject, unverified_statement(&bundle)?),
     };
-    let proof = prove(&bundle, &signed, root)?;
+    let proof = prove(&bundle, &artifact, root)?;
     admit(&bundle, legacy.digest(), statement, subject, root, proof)
 }
 
@@ -209,10 +209,10 @@ struct Proof {
 }
 
 /// Has a certificate-signed bundle verified over the artifact with this digest.
-fn prove(bundle: &Bundle, signed: &Digest, root: &TrustedRoot) -> Result<Proof, Rejection> {
+fn prove(bundle: &Bundle, artifact: &Digest, root: &TrustedRoot) -> Result<Proof, Rejection> {
     let result = root
         .verifier()
-        .verify(Sha256Hash::new(*signed.as_bytes()), bundle, &VerificationPolicy::any_identity())
+        .verify(Sha256Hash::new(*artifact.as_bytes()), bundle, &VerificationPolicy::any_identity())
         .map_err(rejection)?;
     let (Some(subject_name), Some(issuer)) = (named(bundle, &result), result.issuer()) else {
         return Err(Rejection::NoIdentity);

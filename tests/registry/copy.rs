@@ -182,8 +182,10 @@ async fn a_mount_is_asked_with_a_token_for_both_repositories() {
 /// A registry's faults, and what comes of them. In no case is something tagged that is not whole.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_fault_is_overcome_or_named() {
+    // What is wrong, at the source and at the destination, and the refusal, if any.
+    type Case = (&'static str, Vec<Knob>, Vec<Knob>, Option<&'static str>);
     let slow_down = || Knob::Throttle { times: 2, retry_after: Some("0".to_owned()) };
-    let cases: Vec<(&str, Vec<Knob>, Vec<Knob>, Option<&str>)> = vec![
+    let cases: Vec<Case> = vec![
         ("none", vec![], vec![], None),
         ("throttled at the source", vec![slow_down()], vec![], None),
         ("throttled at the destination", vec![], vec![slow_down()], None),
@@ -332,6 +334,28 @@ async fn a_tag_that_moves_is_told() {
     target.set(Knob::LoseTagWrites(1));
     let copied = copy(&registry, &order(&source.host(), digest, &target.host())).await.unwrap();
     assert!(!copied.tagged && copied.problems[0].what.contains("the tag v1"), "{copied:?}");
+}
+
+/// A manifest that stands at two depths goes before both that name it.
+#[tokio::test]
+async fn indexes_in_indexes_go_over_from_below() {
+    let (source, target) = (FakeRegistry::start().await, FakeRegistry::start().await);
+    target.set(Knob::Strict(true));
+    let image = source.push_image(REPO, "image", &[b"layer"]);
+    let inner = source.push_index(REPO, "inner", &[("linux/arm64", image)]);
+    let mut outer = source.push_index(REPO, "outer", &[("linux/amd64", image), ("linux/arm64", inner)]);
+    let registry = both(&source, &target);
+    for depth in 2..=3 {
+        let copied = copy(&registry, &order(&source.host(), outer, &target.host())).await.unwrap();
+        assert!(copied.tagged, "{depth}");
+        outer = source.push_index(REPO, "outer", &[("linux/amd64", outer)]);
+    }
+    let error = copy(&registry, &order(&source.host(), outer, &target.host())).await.unwrap_err();
+    assert!(error.to_string().contains("more than 3 deep"), "{error}");
+    // A part that is not there.
+    source.delete_manifest(REPO, &image);
+    let error = copy(&registry, &order(&source.host(), inner, &target.host())).await.unwrap_err();
+    assert_eq!(kind(&error), "NotFound", "{error}");
 }
 
 #[tokio::test]
