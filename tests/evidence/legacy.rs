@@ -273,6 +273,30 @@ async fn each_flaw_has_its_refusal() {
     }
 }
 
+/// What cosign 3.1.3 writes with a key, `--new-bundle-format=false` and `--tlog-upload=false`: read as it is, and refused
+/// for what it lacks alone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_cosign_wrote_with_a_key_is_refused_for_that() {
+    let world = World::new().await;
+    let payload = br#"{"critical":{"identity":{"docker-reference":"127.0.0.1:5911/team/app"},"image":{"docker-manifest-digest":"sha256:3bb3b9e7faa330284dc5281ab61fa0d7d5446ede01c1c94731389c4f68fa11c9"},"type":"cosign container image signature"},"optional":null}"#;
+    let signature = "MEUCIQDRA0zsK6EY0b/YWczItFOTJ1RqXJ3Wvk5/JGKYh7BHJQIgEf8w7qEj/YASGXFBWjDLaNeKUxSjOTC8EqCKWtQ/CeQ=";
+    let manifest = br#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{"mediaType":"application/vnd.oci.image.config.v1+json","size":233,"digest":"sha256:ca3b4c2328d6f82ea21c2b77edaf2cf86b87571f0784400d3149be2e8c39be9c"},"layers":[{"mediaType":"application/vnd.dev.cosign.simplesigning.v1+json","size":239,"digest":"sha256:56cc055a8aab6de933b19de80f5d6a92c9faa1718c5bbe31fa87e8fc6adafdca","annotations":{"dev.cosignproject.cosign/signature":"MEUCIQDRA0zsK6EY0b/YWczItFOTJ1RqXJ3Wvk5/JGKYh7BHJQIgEf8w7qEj/YASGXFBWjDLaNeKUxSjOTC8EqCKWtQ/CeQ="}}]}"#;
+    let image: Digest = "sha256:3bb3b9e7faa330284dc5281ab61fa0d7d5446ede01c1c94731389c4f68fa11c9".parse().unwrap();
+    world.fake.put_blob(REPO, payload);
+    let tag = format!("sha256-{}.sig", image.hex());
+    world.fake.put_manifest(REPO, Some(&tag), "application/vnd.oci.image.manifest.v1+json", manifest);
+    let found = world.ours.registry.legacy(&world.name, &image, soon()).await.unwrap();
+    assert_eq!(found.len(), 1);
+    assert_eq!(
+        (found[0].payload.as_slice(), &found[0].annotations[SIGNATURE]),
+        (payload.as_slice(), &signature.to_owned())
+    );
+    let evidence = world.gather(&world.evidence(0, 0), image, at(0), soon()).await;
+    assert_eq!((evidence.statements.len(), evidence.gap()), (0, None));
+    let reason = evidence.rejected[0].reason.to_string();
+    assert!(reason.starts_with("legacy signature without a certificate: a key signed it"), "{reason}");
+}
+
 /// Whatever byte of a layer changes, it is refused or says the same.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_changed_byte_is_never_more_evidence() {

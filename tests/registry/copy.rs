@@ -345,7 +345,7 @@ async fn indexes_in_indexes_go_over_from_below() {
     let inner = source.push_index(REPO, "inner", &[("linux/arm64", image)]);
     let mut outer = source.push_index(REPO, "outer", &[("linux/amd64", image), ("linux/arm64", inner)]);
     let registry = both(&source, &target);
-    for depth in 2..=3 {
+    for depth in 2..=4 {
         let copied = copy(&registry, &order(&source.host(), outer, &target.host())).await.unwrap();
         assert!(copied.tagged, "{depth}");
         outer = source.push_index(REPO, "outer", &[("linux/amd64", outer)]);
