@@ -328,12 +328,12 @@ impl Repository {
         };
         let names = |kind, key| old.keys_of(kind).is_ok_and(|named| named == [key]);
         let fits = names(Kind::Root, keys.root.clone()) && names(Kind::Timestamp, keys.online.clone());
-        if fits && !old.is_due(now) {
+        // Half through its life it is still good for years: without its key, the warnings tell of it in time.
+        if fits && !(old.is_due(now) && self.root_key_is_here()) {
             return Ok((old, false));
         }
         match self.sign_root(old.version().saturating_add(1), keys, Some(&old), now) {
             Ok(next) => Ok((next, true)),
-            // It is good for years yet; the warnings tell of it in time.
             Err(error) if fits => {
                 tracing::debug!(%error, "the TUF root is half through its life and was not signed again");
                 Ok((old, false))
