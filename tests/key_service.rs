@@ -409,8 +409,8 @@ fn no_private_key_lies_open_in_the_data_directory() {
     done(&daemon.cli("builder", &["sign", "--key", "release", tool]));
     let kek = fs::read_to_string(daemon.path().join("kek")).unwrap();
     let secrets = search::secrets(&daemon.data(), &kek);
-    // Seven roles, two versions and one.
-    assert_eq!(secrets.len(), 10, "{:?}", secrets.iter().map(|secret| &secret.name).collect::<Vec<_>>());
+    // Nine roles, two versions and one.
+    assert_eq!(secrets.len(), 12, "{:?}", secrets.iter().map(|secret| &secret.name).collect::<Vec<_>>());
     assert_eq!(search::found(&daemon.data(), &secrets), Vec::<String>::new());
     daemon.stop();
     assert_eq!(search::found(&daemon.data(), &secrets), Vec::<String>::new());
