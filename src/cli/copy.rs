@@ -36,7 +36,7 @@ const TICK: Duration = Duration::from_millis(200);
 /// nothing is visible at the destination that lacks its evidence. Digests stay, so signatures stay good. Asked again, it
 /// sends only what is missing. The service is not asked, and nothing is verified here: see `countersign verify`.
 ///
-/// Both registries are asked directly, with the credentials of docker's config.json and the [registry] settings of the
+/// Both registries are asked directly, with the credentials of docker's config.json and the registry settings of the
 /// configuration.
 ///
 /// Exit codes: 0 all copied, 1 something is definitely missing, 2 could not tell (a registry did not answer), 64 wrong
