@@ -13,6 +13,7 @@ use super::{
     generations::{self, Dated, Generation, Rotating},
     vault::{Vault, log_role, to_pem},
 };
+use crate::model::certificate::is_signed_by;
 
 /// DER before the 32 bytes of an Ed25519 public key (RFC 8410 §4).
 const ED25519_PREFIX: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
@@ -145,6 +146,11 @@ impl Public {
             Rotating::Tsa => self.tsa.iter().cloned().collect(),
             Rotating::Tuf => Vec::new(),
         }
+    }
+
+    /// Whether our authority signed this certificate (DER), now or once. Whether it is still valid is not asked.
+    pub fn has_issued(&self, certificate: &[u8]) -> bool {
+        self.ca.iter().any(|one| is_signed_by(certificate, one.own()))
     }
 
     /// The keys of the TUF repository; a data directory of an older version has none yet.

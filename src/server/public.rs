@@ -44,7 +44,8 @@ pub(super) fn router(config: &Config, parts: &Parts, readiness: Readiness, clock
         .merge(tiles::router(parts.logs.clone()))
         .merge(tuf::router(Arc::clone(&parts.repository)));
     if config.sigstore.enabled {
-        let rekor = RekorFace::new(Recording::new(parts.logs.clone()), Limiter::shared(config.sigstore.entries));
+        let recording = Recording::new(parts.logs.clone(), config.sigstore.entries_of, &parts.keyring);
+        let rekor = RekorFace::new(recording, Limiter::shared(config.sigstore.entries));
         let stamps = Limiter::shared(config.sigstore.timestamps);
         let timestamp = TimestampFace::new(Arc::clone(&parts.keyring), stamps, clock);
         let issuing = Issuing::new(Arc::clone(&parts.authenticator), Arc::clone(&parts.keyring), parts.logs.clone());
