@@ -270,7 +270,7 @@ impl Repository {
             Ok,
         )?;
         let points = |document: &Metadata, to: &Metadata| document.points_to(to.kind()) == Some(to.version());
-        let kept = present.snapshot.clone().filter(|snapshot| good(snapshot) && points(snapshot, &targets));
+        let kept = present.snapshot.clone().filter(|old| !new_targets && good(old) && points(old, &targets));
         let new_snapshot = kept.is_none();
         let snapshot = kept.map_or_else(
             || {
@@ -280,7 +280,7 @@ impl Repository {
             },
             Ok,
         )?;
-        let kept = present.timestamp.clone().filter(|timestamp| good(timestamp) && points(timestamp, &snapshot));
+        let kept = present.timestamp.clone().filter(|old| !new_snapshot && good(old) && points(old, &snapshot));
         let new_timestamp = kept.is_none();
         let timestamp = kept.map_or_else(
             || {
