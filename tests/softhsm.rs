@@ -276,11 +276,17 @@ async fn a_token_that_is_gone_is_told_and_comes_back() {
     assert!(!started.status.success() && text(&started).contains("is not there"), "{}", text(&started));
 }
 
-/// Another key under the same label and id, on a token of the same name: it is noticed before anything is signed with it.
+/// Another key under the same label and id, on a token of the same name: at the start it is noticed before anything is
+/// signed with it; put there while the service runs, its signatures are not used.
 #[test]
 fn another_key_under_the_same_name_is_refused() {
     let Some(soft) = Soft::new() else { return };
-    let daemon = soft.daemon(&["ca"]);
+    let mut daemon = soft.daemon(&["ca"]);
+    daemon.start();
+    let tool = daemon.path().join("tool");
+    fs::write(&tool, "a tool").unwrap();
+    let sign = ["sign", tool.to_str().unwrap()];
+    done(&daemon.cli("builder", &sign));
     let text_of = fs::read_to_string(daemon.path().join("kek")).unwrap();
     let (_, uri) = search::unsealed(&daemon.data(), &text_of).into_iter().find(|(role, _)| role == "ca").unwrap();
     let uri = String::from_utf8(uri).unwrap();
@@ -289,38 +295,92 @@ fn another_key_under_the_same_name_is_refused() {
     fs::rename(soft.path("tokens"), soft.path("first")).unwrap();
     soft.make_token();
     let foreign = soft.path("foreign.pem");
+    let foreign = foreign.to_str().unwrap();
     let made = Command::new("openssl")
-        .args(["genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-out", foreign.to_str().unwrap()])
+        .args(["genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-out", foreign])
         .output()
         .unwrap();
     assert!(made.status.success(), "{}", text(&made));
-    soft.util(&[
-        "--import",
-        foreign.to_str().unwrap(),
-        "--token",
-        LABEL,
-        "--label",
-        &object,
-        "--id",
-        &id,
-        "--pin",
-        PIN,
-    ]);
-    let started =
-        daemon.command("builder", &["serve", "--config", daemon.config().to_str().unwrap()]).output().unwrap();
-    assert!(
-        !started.status.success() && text(&started).contains("has another key under the name"),
-        "{}",
-        text(&started)
-    );
-    let doctor =
-        daemon.command("builder", &["doctor", "--config", daemon.config().to_str().unwrap()]).output().unwrap();
+    soft.util(&["--import", foreign, "--token", LABEL, "--label", &object, "--id", &id, "--pin", PIN]);
+    wait_for(&daemon, "has another key under the name");
+    let refused = daemon.cli("builder", &sign);
+    assert!(!refused.status.success() && text(&refused).contains("KEY_UNAVAILABLE"), "{}", text(&refused));
+    assert!(daemon.log().contains("gave a signature that is not by the key"), "{}", daemon.log());
+    daemon.stop();
+    let config = daemon.config();
+    let config = config.to_str().unwrap();
+    let started = daemon.command("builder", &["serve", "--config", config]).output().unwrap();
+    let said = text(&started);
+    assert!(!started.status.success() && said.contains("has another key under the name"), "{said}");
+    let doctor = daemon.command("builder", &["doctor", "--config", config]).output().unwrap();
     assert!(text(&doctor).contains("has another key under the name"), "{}", text(&doctor));
     // The right token, and the service is as it was.
     fs::remove_dir_all(soft.path("tokens")).unwrap();
     fs::rename(soft.path("first"), soft.path("tokens")).unwrap();
-    let mut daemon = daemon;
     daemon.start();
+    done(&daemon.cli("builder", &sign));
+}
+
+/// A PIN that was refused is not tried again, as tokens lock themselves; not even when it was corrected, before a restart.
+#[test]
+fn a_pin_that_was_refused_is_not_tried_again() {
+    let Some(soft) = Soft::new() else { return };
+    let mut daemon = soft.daemon(&["ca"]);
+    daemon.start();
+    soft.write("pin", "wrong-pin");
+    fs::rename(soft.path("tokens"), soft.path("pulled")).unwrap();
+    wait_for(&daemon, "HTTP/1.1 503");
+    fs::rename(soft.path("pulled"), soft.path("tokens")).unwrap();
+    wait_for(&daemon, "refuses the PIN");
+    soft.write("pin", PIN);
+    std::thread::sleep(Duration::from_secs(3));
+    assert!(readiness(&daemon).contains("refuses the PIN"), "{}", readiness(&daemon));
+    assert!(!daemon.log().contains("wrong-pin"), "no PIN is logged");
+    daemon.stop();
+    daemon.start();
+}
+
+/// Another token than the one that has the keys is configured, or none.
+#[test]
+fn a_configuration_that_names_another_token_is_refused() {
+    let Some(soft) = Soft::new() else { return };
+    let daemon = soft.daemon(&["ca"]);
+    soft.util(&["--init-token", "--free", "--label", "other", "--so-pin", "87654321", "--pin", PIN]);
+    let config = daemon.config();
+    let serve = || daemon.command("builder", &["serve", "--config", config.to_str().unwrap()]).output().unwrap();
+    daemon.configure(None, &format!("{RULES}{}", soft.section(&["ca"]).replace(LABEL, "other")));
+    let refused = serve();
+    assert!(!refused.status.success() && text(&refused).contains("names the token \"other\""), "{}", text(&refused));
+    daemon.configure(None, RULES);
+    let refused = serve();
+    assert!(!refused.status.success() && text(&refused).contains("no token is configured"), "{}", text(&refused));
+}
+
+/// The section is whole or not there.
+#[test]
+fn half_a_section_is_refused() {
+    use countersign::config::Config;
+    let dir = tempfile::tempdir().unwrap();
+    let load = |fields: &[(&str, &str)]| {
+        let named = |(name, value): &(&str, &str)| (format!("COUNTERSIGN_PKCS11__{name}"), (*value).to_owned());
+        Config::load(None, Some(dir.path()), fields.iter().map(named).collect::<Vec<_>>())
+    };
+    let whole = [("MODULE", "/m.so"), ("TOKEN", "t"), ("PIN_FILE", "/pin")];
+    let token = load(&whole).unwrap().pkcs11.token().unwrap().unwrap();
+    assert_eq!((token.module.to_str(), token.token.as_str()), (Some("/m.so"), "t"));
+    assert!(load(&[]).unwrap().pkcs11.token().unwrap().is_none());
+    for (fields, because) in [
+        (vec![whole[0], whole[1]], "needs module, token and one of"),
+        (vec![whole[0], whole[2]], "needs module, token and one of"),
+        (vec![whole[1], whole[2]], "needs module, token and one of"),
+        (vec![("KEYS", "[\"ca\"]")], "needs module, token and one of"),
+        (vec![whole[0], whole[1], whole[2], ("PIN_ENV", "PIN")], "more than one PIN"),
+        (vec![whole[0], whole[1], whole[2], ("KEYS", "[\"tls-ca\"]")], "unknown variant"),
+        (vec![whole[0], whole[1], whole[2], ("PIN", "1234")], "unknown field"),
+    ] {
+        let refused = load(&fields).unwrap_err().to_string();
+        assert!(refused.contains(because), "{fields:?}: {refused}");
+    }
 }
 
 /// What `init` refuses, before it makes anything.

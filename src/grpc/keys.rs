@@ -8,8 +8,8 @@ use tonic::{Request, Response, Status};
 
 use super::{
     auth::authorize,
-    log, release,
-    signing::key_refusal,
+    release,
+    signing::{self, key_refusal},
     status,
     v1::{self, key_service_server},
 };
@@ -17,7 +17,7 @@ use crate::{
     keys::{KeyVersion, ManagedKey},
     model::{Caller, Digest, KeyName, LogRef, Revocation, Role, limits},
     release::Release,
-    signing::{KeyChange, KeyChangeError, Signing, SigningError},
+    signing::{KeyChange, KeyChangeError, Signing},
 };
 
 /// Only whoever holds no other role than this may change keys.
@@ -188,9 +188,7 @@ fn refusal(error: &KeyChangeError) -> Status {
     match error {
         KeyChangeError::Refused(refused) => key_refusal(refused),
         KeyChangeError::NoStore => status::not_found(&error.to_string()),
-        KeyChangeError::Signing(SigningError::Log(error)) => log::refusal(error),
-        KeyChangeError::Statement(_) | KeyChangeError::Signing(_) | KeyChangeError::Interrupted => {
-            status::internal(error)
-        }
+        KeyChangeError::Signing(error) => signing::refusal(error),
+        KeyChangeError::Statement(_) | KeyChangeError::Interrupted => status::internal(error),
     }
 }

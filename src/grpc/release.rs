@@ -7,7 +7,7 @@ use tonic::{Request, Response, Status};
 
 use super::{
     auth::authorize,
-    convert, status,
+    convert, signing, status,
     v1::{self, release_service_server::ReleaseService},
 };
 use crate::{
@@ -250,6 +250,7 @@ fn time(field: &str, text: &str) -> Result<Option<Timestamp>, Status> {
 pub(crate) fn failed(error: &ReleaseError) -> Status {
     match error {
         ReleaseError::Statement(source) => status::invalid("record", source),
+        ReleaseError::Signing(error) => signing::refusal(error),
         other => status::internal(other),
     }
 }

@@ -68,7 +68,7 @@ impl SigningFace {
         let by: Arc<Signer> = Arc::new(Signer { caller: caller.clone(), key });
         let finish: Vec<_> = jobs
             .into_iter()
-            .zip(signed.map_err(refusal)?)
+            .zip(signed.map_err(|error| refusal(&error))?)
             .map(|(job, signed)| self.clone().finish(job, signed, Arc::clone(&by), now))
             .collect();
         Ok(futures_util::stream::iter(finish).buffered(8).collect().await)
@@ -271,14 +271,14 @@ fn subjects(subjects: Vec<v1::Subject>) -> Result<Vec<Subject>, Status> {
         .collect()
 }
 
-#[allow(clippy::needless_pass_by_value, reason = "for map_err")]
-fn refusal(error: SigningError) -> Status {
-    match &error {
+/// The status of something that was not signed.
+pub(super) fn refusal(error: &SigningError) -> Status {
+    match error {
         SigningError::NotYours { .. } => {
             status::with_info(Code::PermissionDenied, &error.to_string(), "SIGNING_KEY_DENIED", HashMap::new())
         }
         SigningError::Refused(refused) => key_refusal(refused),
-        SigningError::Key(KeyError::Token { .. } | KeyError::Pin { .. }) => no_token(&error),
+        SigningError::Key(KeyError::Token { .. } | KeyError::Pin { .. }) => no_token(error),
         SigningError::Log(unsigned @ LogError::Unsigned) => status::key_unavailable(&unsigned.to_string()),
         SigningError::Log(full @ LogError::Full) => status::unavailable(
             "the log's queue is full; try again",
@@ -295,7 +295,7 @@ fn refusal(error: SigningError) -> Status {
             "LOG_READ_ONLY",
             Duration::from_secs(30),
         ),
-        _ => status::internal(&error),
+        _ => status::internal(error),
     }
 }
 

@@ -192,7 +192,10 @@ impl Token {
         ];
         match open.session.find_objects(&template)?.as_slice() {
             [found] => Ok(*found),
-            [] => Err(self.0.refuse(format!("has no key {:?}; bring it back, or the right token", key.object)).into()),
+            [] => {
+                let problem = format!("has no key {:?}; bring it back, or the right token", key.object);
+                Err(Trouble::Gone(self.0.refuse(problem)))
+            }
             _ => Err(self.0.refuse(format!("has the key {:?} more than once", key.object)).into()),
         }
     }

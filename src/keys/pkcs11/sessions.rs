@@ -2,9 +2,10 @@
 //!
 //! A session ends when the token is pulled, the connection to it breaks or the module restarts, and says so at its next
 //! use. Then it is thrown away and the work is tried once more with a new session, logged in anew. That is harmless: to
-//! sign twice is to have two signatures of which one is thrown away. Where no session can be had, the module itself begins
-//! anew, at most every five seconds and only while nobody else is in it: many find a token again only then. A PIN that was refused is not tried again before
-//! the service is restarted: tokens lock themselves after a few.
+//! sign twice is to have two signatures of which one is thrown away. Where no session can be had, or the key is not in
+//! it, the module itself begins anew, at most every five seconds and only while nobody else is in it: many find a token
+//! again only then. A PIN that was refused is not tried again before the service is restarted: tokens lock themselves
+//! after a few.
 
 use std::{
     collections::HashMap,
@@ -34,7 +35,7 @@ const RESTART_PAUSE: Duration = Duration::from_secs(5);
 
 /// Why work on a token failed.
 pub(super) enum Trouble {
-    /// No session can be had.
+    /// No session can be had, or the key is not there.
     Gone(KeyError),
     /// What the module said.
     Module(Error),
@@ -140,6 +141,8 @@ impl Sessions {
         let (_lease, idle) = self.lease()?;
         if let Some(mut open) = idle {
             match work(&mut open) {
+                // A session may outlive its token, and show nothing of the one that is there now.
+                Err(Trouble::Gone(_)) => {}
                 Err(Trouble::Module(error)) => {
                     let token = &self.settings.token;
                     tracing::warn!(%error, token, "a session with the token ended; another one is opened");
