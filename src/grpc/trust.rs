@@ -110,12 +110,12 @@ impl trust_service_server::TrustService for Trust {
     async fn rotate(&self, request: Request<RotateRequest>) -> Result<Response<RotateResponse>, Status> {
         let caller = authorize(&request, &ADMIN)?;
         let rotation = rotation(request.get_ref())?;
-        tracing::warn!(target: "audit", action = "rotate", caller = %caller.identity, key = rotation.kind.name(),
-            new_root = rotation.new_root, "a key is rotated");
         let rotate = Arc::clone(&self.rotate);
         let done = tokio::task::spawn_blocking(move || rotate(rotation)).await;
         let Rotated { number, signs_from } =
             done.map_err(|lost| status::internal(&lost))?.map_err(|error| refusal(&error))?;
+        tracing::warn!(target: "audit", action = "rotate", caller = %caller.identity, key = rotation.kind.name(), number,
+            new_root = rotation.new_root, %signs_from, "a key takes the place of another one");
         Ok(Response::new(RotateResponse {
             number,
             signs_from: Some(timestamp(signs_from)),
@@ -128,7 +128,6 @@ impl trust_service_server::TrustService for Trust {
         request: Request<PublishTufRootRequest>,
     ) -> Result<Response<PublishTufRootResponse>, Status> {
         let caller = authorize(&request, &ADMIN)?;
-        tracing::warn!(target: "audit", action = "publish-tuf-root", caller = %caller.identity, "a TUF root comes in");
         let (repository, now, bytes) = (Arc::clone(&self.repository), (self.clock)(), request.into_inner().root);
         let done = tokio::task::spawn_blocking(move || repository.publish_root(&bytes, now)).await;
         let standing = done.map_err(|lost| status::internal(&lost))?.map_err(|error| match &error {
@@ -136,6 +135,8 @@ impl trust_service_server::TrustService for Trust {
             TufError::Key(key) => refusal(key),
             TufError::Io { .. } => status::internal(&error),
         })?;
+        tracing::warn!(target: "audit", action = "publish-tuf-root", caller = %caller.identity, version = standing.version,
+            "a TUF root came in");
         Ok(Response::new(PublishTufRootResponse { root: Some(document(standing)) }))
     }
 }

@@ -4,7 +4,7 @@ use std::{fs, os::unix::fs::PermissionsExt as _, sync::Arc};
 
 use countersign::{
     keys::{Kek, KeyError, Keyring, Rotating, TufRoot, bring_tuf_root_back, take_tuf_root_offline},
-    model::tuf::{self, Kind, Metadata, canonical, renewed_root},
+    model::tuf::{Kind, Metadata, canonical, renewed_root},
     tuf::{Repository, TufError},
 };
 use jiff::Timestamp;
@@ -137,7 +137,22 @@ fn a_root_that_was_signed_offline_comes_in_and_no_other() {
     let keys = Arc::new(Keyring::open(&data, &kek()).unwrap());
     let again = super::repository(&data, &keys);
     assert_eq!(again.standings()[0].version, 2);
-    let _ = tuf::root;
+}
+
+/// A repository that is lost while the key is away: nothing can be signed that clients would follow, and that is said.
+#[test]
+fn a_lost_repository_wants_the_root_key() {
+    let House { data, stick, keys, repository: _, _dir } = house();
+    take_tuf_root_offline(&data, &kek(), &stick).unwrap();
+    fs::remove_dir_all(data.join("tuf")).unwrap();
+    let again = repository(&data, &keys);
+    let error = again.refresh(now() + HOUR).unwrap_err();
+    assert!(error.to_string().contains("bring-root-back --key FILE"), "{error}");
+    assert!(again.warnings(now() + HOUR)[0].contains("bring-root-back"), "{:?}", again.warnings(now()));
+    assert_eq!(again.file("timestamp.json"), None);
+    bring_tuf_root_back(&data, &kek(), &stick).unwrap();
+    assert!(again.refresh(now() + HOUR).unwrap());
+    Client::new(&again).update(&again, now() + HOUR).unwrap();
 }
 
 #[test]
