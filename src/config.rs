@@ -24,6 +24,7 @@ use crate::{
     keys::{Custody, KekSource, KeyError, PinSource, Token, TokenRole, TokenSettings},
     log::witnessing::Mode,
     model::limits,
+    recording::Whose,
     sigstore::limits::Allowance,
 };
 
@@ -123,6 +124,9 @@ pub struct Config {
 pub struct Sigstore {
     /// Whether these faces are served at all. Default: true.
     pub enabled: bool,
+    /// Whose signatures are recorded: `anyone`'s, as in the public logs, or only those of whoever has a certificate of
+    /// this authority (`certified`). Default: anyone.
+    pub entries_of: Whose,
     /// How many signatures one address may have recorded.
     pub entries: Allowance,
     /// How many timestamps one address may have.
@@ -134,7 +138,7 @@ pub struct Sigstore {
 impl Default for Sigstore {
     fn default() -> Self {
         let each = Allowance::default();
-        Self { enabled: true, entries: each, timestamps: each, certificates: each }
+        Self { enabled: true, entries_of: Whose::default(), entries: each, timestamps: each, certificates: each }
     }
 }
 

@@ -25,7 +25,7 @@ use moka::{future, sync};
 use crate::{
     log::{Log, LogError, Logs, View},
     model::{
-        Digest, Evidence, ImageName, ImageRef, LogRef, Outcome, Rejection, Source, TrustedRoot, Verified,
+        Digest, Evidence, ImageName, ImageRef, LogRef, Outcome, Rejection, Source, Subject, TrustedRoot, Verified,
         evidence::Rejected, limits, predicate, verify,
     },
     registry::{Registry, RegistryError},
@@ -132,6 +132,8 @@ impl From<Vec<Arc<TrustedRoot>>> for Roots {
 
 /// An entry of one of our logs, and the digest that it is evidence about.
 type EntryKey = (Arc<str>, u64, Digest);
+/// How many subjects of signatures are kept.
+const KNOWN_SUBJECTS: u64 = 100_000;
 
 /// The evidence service. Cheap to clone.
 #[derive(Clone)]
@@ -140,6 +142,8 @@ pub struct EvidenceService {
     registry: Registry,
     roots: Roots,
     entries: sync::Cache<EntryKey, Arc<Verified>>,
+    /// What an entry of one of our logs signs, by origin and index; nothing if it is another statement. Unverified.
+    signs: sync::Cache<(Arc<str>, u64), Arc<[Subject]>>,
     facts: sync::Cache<(Digest, Digest), Fact>,
     fresh: future::Cache<(ImageName, Digest), Listing>,
     last_good: sync::Cache<(ImageName, Digest), Listing>,
@@ -164,6 +168,10 @@ impl EvidenceService {
             registry,
             roots: roots.into(),
             entries: sync::Cache::new(50_000),
+            signs: sync::Cache::builder()
+                .weigher(|_entry, subjects: &Arc<[Subject]>| u32::try_from(subjects.len().max(1)).unwrap_or(u32::MAX))
+                .max_capacity(KNOWN_SUBJECTS)
+                .build(),
             facts: sync::Cache::new(50_000),
             fresh: future::Cache::builder()
                 .weigher(weigh)
@@ -286,17 +294,9 @@ impl EvidenceService {
     /// The newest other digest that somebody signed under this `registry/repository:tag`.
     fn signed_under(&self, name: &str, digest: &Digest) -> Result<Option<(Digest, LogRef)>, EvidenceError> {
         for (log, index) in self.newest(&View::Name(name.to_owned()), 16)? {
-            let Some(payload) = log.entry(index)?.payload else { continue };
-            let Ok(bundle) = verify::parse_bundle(&payload) else { continue };
-            let Ok(statement) = verify::unverified_statement(&bundle) else { continue };
-            if statement.predicate_type() != predicate::SIGN {
-                continue;
-            }
-            let other = statement
-                .subjects()
-                .iter()
-                .find(|subject| subject.name == name && subject.digest != *digest)
-                .map(|subject| subject.digest);
+            let subjects = self.signs(&log, index)?;
+            let other = subjects.iter().find(|subject| subject.name == name && subject.digest != *digest);
+            let other = other.map(|subject| subject.digest);
             if let Some(other) = other
                 && self.verified_entry(&log, index, &other).is_ok()
             {
@@ -304,6 +304,22 @@ impl EvidenceService {
             }
         }
         Ok(None)
+    }
+
+    /// What an entry signs. It is read once: an entry does not change, and reading it takes longer than all the rest of a
+    /// request that is warm.
+    fn signs(&self, log: &Log, index: u64) -> Result<Arc<[Subject]>, EvidenceError> {
+        let key = (log.shared_origin(), index);
+        if let Some(known) = self.signs.get(&key) {
+            return Ok(known);
+        }
+        let payload = log.entry(index)?.payload;
+        let statement =
+            payload.and_then(|payload| verify::unverified_statement(&verify::parse_bundle(&payload).ok()?).ok());
+        let statement = statement.filter(|statement| statement.predicate_type() == predicate::SIGN);
+        let subjects = statement.map_or_else(Arc::default, |statement| statement.subjects().into());
+        self.signs.insert(key, Arc::clone(&subjects));
+        Ok(subjects)
     }
 
     async fn add_from_registry(

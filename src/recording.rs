@@ -2,7 +2,8 @@
 //!
 //! Who signs with a key of their own (`cosign`, `sigstore-python`, `sigstore-js`, `sigstore-go`) sends what was signed,
 //! the signature, and the certificate or key by which it verifies. What does not verify is not recorded; whom the key
-//! belongs to is not asked, as in every log of the field: a log says what was claimed, and verifiers judge the claim.
+//! belongs to is not asked, as in every log of the field: a log says what was claimed, and verifiers judge the claim. Who
+//! does not want strangers' claims in the log asks for a certificate of the own authority ([`Whose`]).
 //! The entry has no payload: the log keeps what it proves and nothing that a stranger would like to have stored.
 //!
 //! Cost: one signature check, then a log commit that is shared with whoever else writes.
@@ -10,7 +11,12 @@
 //! Not here: the wire forms (the faces), limits on how often somebody may ask (the faces), signing for a caller
 //! (`signing`).
 
+use std::sync::Arc;
+
+use serde::Deserialize;
+
 use crate::{
+    keys::Keyring,
     log::{Draft, Log, LogError, Logs, Receipt},
     model::{
         PublicKey, PublicKeyError, Scheme,
@@ -95,21 +101,40 @@ pub enum RecordingError {
         /// The bound.
         most: usize,
     },
+    /// Only certificates of this authority are recorded here, and this is none.
+    #[error(
+        "only signatures by certificates of this service's own authority are recorded here; ask it for one \
+         (POST /api/v2/signingCert), or an admin can set entries_of = \"anyone\" in [sigstore]"
+    )]
+    NotCertified,
     /// The log did not take it.
     #[error(transparent)]
     Log(#[from] LogError),
+}
+
+/// Whose signatures are recorded.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Whose {
+    /// Of whoever sends one that verifies.
+    #[default]
+    Anyone,
+    /// Of whoever has, or had, a certificate of our own authority: so of callers whom it knew.
+    Certified,
 }
 
 /// The recording service.
 #[derive(Debug, Clone)]
 pub struct Recording {
     logs: Logs,
+    /// Whose certificates are wanted, if that matters.
+    authority: Option<Arc<Keyring>>,
 }
 
 impl Recording {
-    /// Records in the present log of `logs`.
-    pub fn new(logs: Logs) -> Self {
-        Self { logs }
+    /// Records in the present log of `logs`; `keyring` has the authority whose certificates count.
+    pub fn new(logs: Logs, whose: Whose, keyring: &Arc<Keyring>) -> Self {
+        Self { logs, authority: (whose == Whose::Certified).then(|| Arc::clone(keyring)) }
     }
 
     /// Where it records.
@@ -122,6 +147,12 @@ impl Recording {
     /// # Errors
     /// See [`RecordingError`].
     pub async fn record(&self, submission: &Submission) -> Result<Recorded, RecordingError> {
+        if let Some(authority) = &self.authority {
+            let is_ours = matches!(&submission.key, Key::Certificate(der) if authority.public().has_issued(der));
+            if !is_ours {
+                return Err(RecordingError::NotCertified);
+            }
+        }
         let leaf = verified(submission)?;
         let (log, mut receipts) = self.logs.append(|| vec![Draft { leaf: leaf.clone(), payload: Vec::new() }]).await?;
         let receipt = receipts.pop().ok_or_else(|| LogError::Invalid("no entry".to_owned()))?;

@@ -41,6 +41,11 @@ pub mod proto {
                     tonic::include_proto!("dev.sigstore.common.v1");
                 }
             }
+            pub mod fulcio {
+                pub mod v2 {
+                    tonic::include_proto!("dev.sigstore.fulcio.v2");
+                }
+            }
             pub mod rekor {
                 pub mod v1 {
                     tonic::include_proto!("dev.sigstore.rekor.v1");

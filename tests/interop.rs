@@ -1,7 +1,9 @@
 //! What stock clients say about our bundles: sigstore-python, the strictest of them, and `OpenSSL` about certificates
-//! and timestamps.
+//! and timestamps; and, by `scripts/interop`, what the clients of Python and JavaScript sign at our service and verify of
+//! each other.
 //!
-//! `scripts/interop-venv` installs the former; `COUNTERSIGN_SIGSTORE_PYTHON` names another one.
+//! `scripts/interop-venv` and `scripts/interop-js` install them; `COUNTERSIGN_SIGSTORE_PYTHON` names another one of the
+//! former.
 
 use std::{
     env, fs,
@@ -17,7 +19,7 @@ use countersign::{
 use jiff::Timestamp;
 
 use crate::{
-    daemon::{Daemon, text},
+    daemon::{Daemon, binary, text},
     keys::{Content, ISSUER, builder, bundle, keyring, statement},
 };
 
@@ -179,4 +181,19 @@ fn a_file_that_the_command_signed_is_accepted_and_a_changed_byte_is_not() {
     assert!(!ask(dir, "tool", &identity).status.success(), "one byte of the bundle");
     fs::write(&bundle, original).unwrap();
     assert!(ask(dir, "tool", &identity).status.success(), "it was the byte");
+}
+
+/// The whole matrix of signers and verifiers that need no Go. `scripts/interop` alone does the rest.
+#[test]
+fn clients_of_python_and_javascript_and_ours_understand_each_other() {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/interop");
+    let mut command = Command::new("timeout");
+    command.args(["--kill-after=10", "600"]).arg(script).arg("--without-go").env("COUNTERSIGN_BINARY", binary());
+    let matrix = command.output().unwrap();
+    if matrix.status.code() == Some(69) {
+        assert!(env::var_os("CI_REQUIRE_SIGSTORE").is_none(), "{}", text(&matrix));
+        println!("{}", text(&matrix));
+        return;
+    }
+    assert!(matrix.status.success(), "{}", text(&matrix));
 }

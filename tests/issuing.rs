@@ -7,7 +7,7 @@ mod face;
 mod monitor;
 mod possession;
 mod profile;
-mod refusals;
+pub mod refusals;
 
 use std::sync::{Arc, LazyLock};
 

@@ -74,8 +74,9 @@ pub fn check_closed(dir: &Path) -> audit::Report {
     report
 }
 
+/// Copies a directory that no process is changing.
 pub fn copy(from: &Path, to: &Path) {
-    fs::create_dir(to).unwrap();
+    fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();
         if entry.file_type().unwrap().is_dir() {

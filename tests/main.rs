@@ -44,6 +44,7 @@ mod log_admin;
 mod log_backup;
 mod log_views;
 mod model;
+mod mutation;
 mod policy;
 mod registry;
 mod release;

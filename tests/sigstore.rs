@@ -16,6 +16,7 @@ use countersign::model::Scheme;
 use crate::daemon::Daemon;
 
 mod allowance;
+mod garbage;
 mod rekor;
 mod timestamp;
 

@@ -14,6 +14,7 @@ use super::{
     KeyError,
     vault::{Vault, log_role, to_pem},
 };
+use crate::model::certificate::is_signed_by;
 
 /// DER before the 32 bytes of an Ed25519 public key (RFC 8410 §4).
 const ED25519_PREFIX: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
@@ -131,6 +132,11 @@ impl Public {
     /// [`KeyError::Crypto`] if one cannot be encoded.
     pub fn ca_chain(&self) -> Result<Vec<String>, KeyError> {
         [&self.ca, &self.ca_root].into_iter().map(|der| to_pem("CERTIFICATE", der)).collect()
+    }
+
+    /// Whether our authority signed this certificate (DER), now or once. Whether it is still valid is not asked.
+    pub fn has_issued(&self, certificate: &[u8]) -> bool {
+        is_signed_by(certificate, &self.ca)
     }
 
     /// The certificate chain of the time-stamp authority, PEM: leaf, then root.

@@ -39,7 +39,8 @@ pub(super) fn router(config: &Config, parts: &Parts, readiness: Readiness, clock
     let mut services = services(config, parts, readiness, clock)?;
     let mut documents = documents(config, parts).merge(tiles::router(parts.logs.clone()));
     if config.sigstore.enabled {
-        let rekor = RekorFace::new(Recording::new(parts.logs.clone()), Limiter::shared(config.sigstore.entries));
+        let recording = Recording::new(parts.logs.clone(), config.sigstore.entries_of, &parts.keyring);
+        let rekor = RekorFace::new(recording, Limiter::shared(config.sigstore.entries));
         let stamps = Limiter::shared(config.sigstore.timestamps);
         let timestamp = TimestampFace::new(Arc::clone(&parts.keyring), stamps, clock);
         let issuing = Issuing::new(Arc::clone(&parts.authenticator), Arc::clone(&parts.keyring), parts.logs.clone());

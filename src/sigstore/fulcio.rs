@@ -12,11 +12,11 @@
 //! A token comes in the body (`credentials.oidcIdentityToken`) or as `authorization: Bearer …`; where both are sent, the
 //! body's counts. Names are taken in camel case and snake case, base64 in either alphabet, padded or not, and fields that
 //! nobody knows are passed over, as grpc-gateway does it. So does an error look: `{"code":…,"message":…,"details":[…]}`,
-//! with the reason as a `google.rpc.ErrorInfo`. Statuses: `problem`.
+//! with the reason as a `google.rpc.ErrorInfo`, see [`Refusal`].
 
 mod json;
 mod legacy;
-mod problem;
+mod refusals;
 mod rpc;
 
 use std::{error::Error, sync::Arc, time::Instant};
@@ -36,33 +36,14 @@ use http_body_util::LengthLimitError;
 use jiff::Timestamp;
 use serde_json::json;
 
-use super::limits::Limiter;
+pub use super::proto::dev::sigstore::fulcio::v2;
+use super::{Refusal, limits::Limiter};
 use crate::{
     issuing::{Issued, Issuing, Possession},
     model::limits,
     telemetry::Metrics,
 };
-use problem::Problem;
 use v2::ca_server::CaServer;
-
-/// The messages and the service generated from `proto/sigstore/fulcio/v2`.
-#[allow(
-    missing_docs,
-    missing_debug_implementations,
-    unreachable_pub,
-    unused_qualifications,
-    clippy::all,
-    clippy::pedantic,
-    clippy::as_conversions,
-    clippy::clone_on_ref_ptr,
-    clippy::indexing_slicing,
-    clippy::use_self,
-    clippy::allow_attributes_without_reason,
-    reason = "generated code"
-)]
-pub mod v2 {
-    tonic::include_proto!("dev.sigstore.fulcio.v2");
-}
 
 /// What may be kept for a moment: it changes when keys or settings do.
 const SHORT: HeaderValue = HeaderValue::from_static("public, max-age=5");
@@ -97,36 +78,36 @@ impl Fulcio {
 
 fn router(fulcio: Fulcio) -> Router {
     Router::new()
-        .route("/api/v2/signingCert", post(signing_cert).fallback(problem::method))
-        .route("/api/v2/trustBundle", get(trust_bundle).fallback(problem::method))
-        .route("/api/v2/configuration", get(configuration).fallback(problem::method))
-        .route("/api/v1/signingCert", post(legacy::signing_cert).fallback(problem::method))
-        .route("/api/v1/rootCert", get(legacy::root_cert).fallback(problem::method))
+        .route("/api/v2/signingCert", post(signing_cert).fallback(refusals::method))
+        .route("/api/v2/trustBundle", get(trust_bundle).fallback(refusals::method))
+        .route("/api/v2/configuration", get(configuration).fallback(refusals::method))
+        .route("/api/v1/signingCert", post(legacy::signing_cert).fallback(refusals::method))
+        .route("/api/v1/rootCert", get(legacy::root_cert).fallback(refusals::method))
         .with_state(fulcio)
 }
 
 impl Fulcio {
     /// The one way to a certificate, whichever way it was asked for.
-    async fn certify(&self, token: Option<String>, possession: Possession) -> Result<Issued, Problem> {
+    async fn certify(&self, token: Option<String>, possession: Possession) -> Result<Issued, Refusal> {
         let now = (self.clock)();
         let admitted = match token {
-            Some(token) => self.issuing.admit(&token, now).await.map_err(Problem::from),
-            None => Err(Problem::no_token()),
+            Some(token) => self.issuing.admit(&token, now).await.map_err(Refusal::from),
+            None => Err(refusals::no_token()),
         };
-        let principal = admitted.inspect_err(|problem| {
-            self.metrics.refused(problem.reason());
-            tracing::info!(target: "audit", reason = problem.reason(), refusal = problem.message(), "caller refused");
+        let principal = admitted.inspect_err(|refusal| {
+            self.metrics.refused(refusal.reason());
+            tracing::info!(target: "audit", reason = refusal.reason(), %refusal, "caller refused");
         })?;
         // Here the identity is known, and nothing was spent on it but the check of its token.
         let caller = principal.caller().identity.clone();
-        self.limiter.take(&caller.to_string(), Instant::now()).map_err(Problem::too_many)?;
+        self.limiter.take(&caller.to_string(), Instant::now()).map_err(Refusal::too_many)?;
         let issued = self.issuing.issue(principal, possession, now).await?;
         tracing::info!(target: "audit", action = "issue", caller = %caller, entry = %issued.entry, "issued");
         Ok(issued)
     }
 }
 
-async fn signing_cert(State(fulcio): State<Fulcio>, request: Request<Body>) -> Result<Response, Problem> {
+async fn signing_cert(State(fulcio): State<Fulcio>, request: Request<Body>) -> Result<Response, Refusal> {
     let (header, body) = parts(request).await?;
     let (token, possession) = json::request(&body)?;
     let issued = fulcio.certify(token.or(header), possession).await?;
@@ -134,7 +115,7 @@ async fn signing_cert(State(fulcio): State<Fulcio>, request: Request<Body>) -> R
     Ok(([(CACHE_CONTROL, NO_STORE)], Json(answer)).into_response())
 }
 
-async fn trust_bundle(State(fulcio): State<Fulcio>) -> Result<Response, Problem> {
+async fn trust_bundle(State(fulcio): State<Fulcio>) -> Result<Response, Refusal> {
     let chains: Vec<_> =
         fulcio.issuing.trust_bundle()?.into_iter().map(|chain| json!({ "certificates": chain })).collect();
     Ok(([(CACHE_CONTROL, SHORT)], Json(json!({ "chains": chains }))).into_response())
@@ -146,13 +127,13 @@ async fn configuration(State(fulcio): State<Fulcio>) -> Response {
 }
 
 /// The token in the headers, and the body, bounded.
-async fn parts(request: Request<Body>) -> Result<(Option<String>, Bytes), Problem> {
+async fn parts(request: Request<Body>) -> Result<(Option<String>, Bytes), Refusal> {
     let token = bearer(request.headers());
     let body = to_bytes(request.into_body(), limits::SIGNING_CERT_BODY).await.map_err(|error| {
         if error.source().is_some_and(<dyn Error>::is::<LengthLimitError>) {
-            Problem::too_large(limits::SIGNING_CERT_BODY)
+            Refusal::too_large(limits::SIGNING_CERT_BODY)
         } else {
-            Problem::invalid("the body did not arrive whole; send it again")
+            Refusal::invalid("the body did not arrive whole; send it again")
         }
     })?;
     Ok((token, body))

@@ -3,7 +3,7 @@
 //! gateways do, so that newer clients are served.
 
 use base64::{
-    Engine as _, alphabet,
+    DecodeError, Engine as _, alphabet,
     engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
 };
 use serde::{Deserialize, Deserializer, de::DeserializeOwned, de::Error as _};
@@ -23,9 +23,14 @@ pub(super) struct Base64(pub(super) Vec<u8>);
 impl<'de> Deserialize<'de> for Base64 {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        let engine = if text.contains(['-', '_']) { &URL_SAFE } else { &STANDARD };
-        engine.decode(text).map(Self).map_err(|_source| D::Error::custom("bytes must be base64"))
+        decode(&text).map(Self).map_err(|_source| D::Error::custom("bytes must be base64"))
     }
+}
+
+/// Decodes base64 in either alphabet, padded or not.
+pub(super) fn decode(text: &str) -> Result<Vec<u8>, DecodeError> {
+    let engine = if text.contains(['-', '_']) { &URL_SAFE } else { &STANDARD };
+    engine.decode(text)
 }
 
 /// A scheme by the name or number of its `PublicKeyDetails`.

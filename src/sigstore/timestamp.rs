@@ -100,10 +100,7 @@ fn granted(answered: Result<Vec<u8>, KeyError>) -> Result<Response, Refusal> {
     match answered {
         Ok(reply) => Ok((StatusCode::CREATED, [(CONTENT_TYPE, REPLY)], reply).into_response()),
         Err(KeyError::Request(refused)) => Err(Refusal::invalid(refused.to_string())),
-        Err(error @ (KeyError::Token { .. } | KeyError::Pin { .. })) => {
-            tracing::error!(%error, "nothing can be stamped");
-            Err(Refusal::unavailable("the key cannot be used now; see the service's log, and try again".to_owned()))
-        }
+        Err(error @ (KeyError::Token { .. } | KeyError::Pin { .. })) => Err(Refusal::key_unavailable(&error)),
         Err(error) => Err(Refusal::internal(&error)),
     }
 }

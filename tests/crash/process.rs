@@ -7,7 +7,6 @@ use std::{
         net::UnixDatagram,
         process::{CommandExt as _, ExitStatusExt as _},
     },
-    path::Path,
     process::{Child, Command, ExitStatus, Stdio},
     time::{Duration, Instant},
 };
@@ -17,7 +16,7 @@ use super::{
     worker::{Message, ORDERS, Orders, Work},
 };
 
-/// No run of a process takes so long unless it hangs.
+/// No process is silent for so long unless it hangs.
 const PATIENCE: Duration = Duration::from_mins(1);
 /// The longest message: an acknowledgement of the largest batch.
 const LONGEST: usize = 128 * 1024;
@@ -155,7 +154,7 @@ impl Process {
 
     /// Listens until the process ends, or until `kill` or `cut` says that it must.
     pub fn listen(mut self, kill: Kill, ledger: &mut Ledger, mut cut: impl FnMut() -> bool) -> Story {
-        let deadline = Instant::now() + PATIENCE;
+        let mut heard_at = Instant::now();
         let mut moment = None;
         loop {
             let now = Instant::now();
@@ -163,13 +162,15 @@ impl Process {
                 self.kill();
                 break;
             }
-            if now > deadline {
+            if now > heard_at + PATIENCE {
                 self.story.wrong.push(format!("the process hangs; it was {:?}", self.story.phase));
                 self.kill();
                 break;
             }
             let wait = moment.map_or(Duration::from_millis(1), |moment| moment - now);
-            if !self.hear(Some(wait), ledger) && self.child.try_wait().unwrap().is_some() {
+            if self.hear(Some(wait), ledger) {
+                heard_at = Instant::now();
+            } else if self.child.try_wait().unwrap().is_some() {
                 break;
             }
             moment = moment.or_else(|| {
@@ -223,18 +224,5 @@ impl Process {
             self.story.wrong.push(format!("I8: the process failed ({status}): {}", panic.join(" ")));
         }
         self.story
-    }
-}
-
-/// Copies a directory that no process is changing.
-pub fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        if entry.file_type().unwrap().is_dir() {
-            copy(&entry.path(), &to.join(entry.file_name()));
-        } else {
-            fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
-        }
     }
 }

@@ -14,11 +14,12 @@ use serde::{Deserialize, Serialize};
 use super::{
     audit::{self, Findings},
     ledger::Ledger,
-    process::{Kill, Process, Story, copy},
+    process::{Kill, Process, Story},
     run::{Ground, Run},
     seed::Seed,
     worker::{self, Append, Guards, Message, Outbox, Work},
 };
+use crate::log::copy;
 
 /// Changes in the life of one log.
 const ROUNDS: u64 = 40;

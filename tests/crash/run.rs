@@ -13,10 +13,11 @@ use tempfile::TempDir;
 use super::{
     audit::{self, Findings},
     ledger::Ledger,
-    process::{Phase, Story, copy},
+    process::{Phase, Story},
     seed::Seed,
     worker::Guards,
 };
+use crate::log::copy;
 
 /// Where runs make their logs.
 #[derive(Debug)]

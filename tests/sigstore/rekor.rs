@@ -6,6 +6,7 @@ use base64::{
     engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
 };
 use countersign::{
+    keys::{KekSource, Keyring},
     model::Scheme,
     sigstore::proto::dev::sigstore::{
         common::v1::{PublicKeyDetails, X509Certificate},
@@ -32,7 +33,7 @@ fn encode(bytes: &[u8]) -> String {
 }
 
 /// The request of a client that signed `message`.
-fn request(holder: &Holder, message: &[u8]) -> Value {
+pub fn request(holder: &Holder, message: &[u8]) -> Value {
     json!({ "hashedRekordRequestV002": {
         "digest": encode(&holder.scheme.digest(message)),
         "signature": {
@@ -297,4 +298,31 @@ async fn grpc_says_the_same() {
         let refused = client.get_tile(TileRequest { l: 0, n: n.to_owned() }).await.expect_err(n);
         assert_eq!(refused.code(), Code::NotFound, "{n}");
     }
+}
+
+/// With `entries_of = "certified"` whoever has no certificate of this service's authority is told so.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn strangers_are_kept_out_where_certificates_are_asked_for() {
+    let house = House::new("[sigstore]\nentries_of = \"certified\"\n");
+    let elsewhere = tempfile::tempdir().unwrap();
+    let holder = Holder::new(Scheme::P256Sha256);
+    let by = |certificate: &[u8]| {
+        let mut request = request(&holder, b"artifact");
+        let verifier = &mut request["hashedRekordRequestV002"]["signature"]["verifier"];
+        *verifier = json!({ "x509Certificate": { "rawBytes": encode(certificate) }, "keyDetails": 5 });
+        request
+    };
+    let issue = |keys: &Keyring| keys.issue(&builder(), &holder.spki, Timestamp::now()).unwrap();
+    let strangers = by(&issue(&keyring(elsewhere.path(), Timestamp::now())));
+    for sent in [request(&holder, b"artifact"), strangers] {
+        let (status, answer) = send(&house, &sent).await;
+        assert_eq!((status, &answer["details"][0]["reason"]), (403, &json!("CERTIFICATE_REQUIRED")), "{answer}");
+    }
+    assert_eq!(house.size().await, 1, "nothing but the genesis entry");
+
+    let kek = KekSource::File(house.daemon.path().join("kek")).load().unwrap();
+    let own = by(&issue(&Keyring::open(&house.daemon.data(), &kek).unwrap()));
+    let (status, answer) = send(&house, &own).await;
+    assert_eq!(status, 201, "{answer}");
+    proven(&answer);
 }

@@ -2,11 +2,9 @@
 
 use std::{cell::Cell, fs, path::Path};
 
-use proptest::{
-    prelude::*,
-    sample::Index,
-    test_runner::{Config, TestRunner},
-};
+use proptest::test_runner::{Config, TestRunner};
+
+use crate::mutation::mutated;
 
 /// The package of the targets. With it `src/tlog/` is compiled by itself: it needs no other module of ours.
 #[path = "../fuzz/lib.rs"]
@@ -26,60 +24,6 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
     files.map(|file| fs::read(file.unwrap().path()).unwrap()).collect()
 }
 
-/// One thing that a fuzzer would do to an input.
-#[derive(Debug, Clone)]
-enum Edit {
-    Flip(Index, u8),
-    Write(Index, u8),
-    Insert(Index, u8),
-    Remove(Index, Index),
-    Repeat(Index, Index),
-}
-
-impl Edit {
-    fn apply(&self, input: &mut Vec<u8>) {
-        let end = input.len();
-        let range = |from: &Index, length: &Index| {
-            let from = from.index(end + 1);
-            from..(from + length.index(40)).min(end)
-        };
-        match self {
-            Self::Flip(at, bit) if end > 0 => input[at.index(end)] ^= 1 << (bit % 8),
-            Self::Write(at, byte) if end > 0 => input[at.index(end)] = *byte,
-            Self::Flip(..) | Self::Write(..) => {}
-            Self::Insert(at, byte) => input.insert(at.index(end + 1), *byte),
-            Self::Remove(from, length) => drop(input.drain(range(from, length))),
-            Self::Repeat(from, length) => {
-                let piece = input[range(from, length)].to_vec();
-                let at = from.index(end + 1);
-                input.splice(at..at, piece);
-            }
-        }
-    }
-}
-
-fn edit() -> impl Strategy<Value = Edit> {
-    let byte = prop_oneof![any::<u8>(), prop::sample::select(b"\n +=/.x0123456789A".to_vec())];
-    prop_oneof![
-        (any::<Index>(), any::<u8>()).prop_map(|(at, bit)| Edit::Flip(at, bit)),
-        (any::<Index>(), byte.clone()).prop_map(|(at, byte)| Edit::Write(at, byte)),
-        (any::<Index>(), byte).prop_map(|(at, byte)| Edit::Insert(at, byte)),
-        any::<(Index, Index)>().prop_map(|(from, length)| Edit::Remove(from, length)),
-        any::<(Index, Index)>().prop_map(|(from, length)| Edit::Repeat(from, length)),
-    ]
-}
-
-/// Seeds with a few edits, and now and then noise.
-fn input(seeds: Vec<Vec<u8>>) -> impl Strategy<Value = Vec<u8>> {
-    let mutated = (prop::sample::select(seeds), prop::collection::vec(edit(), 0..4)).prop_map(|(mut input, edits)| {
-        for edit in edits {
-            edit.apply(&mut input);
-        }
-        input
-    });
-    prop_oneof![4 => mutated, 1 => prop::collection::vec(any::<u8>(), 0..400)]
-}
-
 /// Runs one body on its seeds, all of which it must accept, and on 4,000 inputs made of them, of which it must accept
 /// some and refuse some: a body that refuses all checks nothing.
 fn smoke((name, body): Body) {
@@ -87,7 +31,7 @@ fn smoke((name, body): Body) {
     assert!(seeds.iter().all(|seed| body(seed)) && !seeds.is_empty(), "a seed of {name} is not one");
     let (accepted, refused) = (Cell::new(0), Cell::new(0));
     let config = Config { cases: 4_000, failure_persistence: None, ..Config::default() };
-    let ran = TestRunner::new(config).run(&input(seeds), |input| {
+    let ran = TestRunner::new(config).run(&mutated(seeds), |input| {
         let count = if body(&input) { &accepted } else { &refused };
         count.set(count.get() + 1);
         Ok(())

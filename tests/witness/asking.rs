@@ -20,6 +20,7 @@ use countersign::{
 use jiff::Timestamp;
 
 use super::harness::{Leaves, Mood, Served, cosigner_key, log_key, make, open, pair, sign_with, wait_for};
+use crate::log::copy;
 
 const ORIGIN: &str = "log.example";
 const SEED: u8 = 1;
@@ -119,18 +120,6 @@ fn cosignatures(checkpoint: &str) -> usize {
 fn assert_metric(metrics: &Metrics, line: &str) {
     let page = metrics.encode();
     assert!(page.lines().any(|have| have == line), "{line} is not in\n{page}");
-}
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        if entry.file_type().unwrap().is_dir() {
-            copy(&entry.path(), &to.join(entry.file_name()));
-        } else {
-            fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
-        }
-    }
 }
 
 #[tokio::test]

@@ -1,35 +1,16 @@
 //! Requests in JSON, as grpc-gateway takes them, and the parts of answers that are more than one field.
 
-use base64::{
-    Engine as _, alphabet,
-    engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
-};
-use serde::{Deserialize, Deserializer, de::Error as _};
+use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{problem::Problem, v2};
+use super::{
+    super::{
+        Refusal,
+        json::{Base64, decode},
+    },
+    v2,
+};
 use crate::issuing::{EncodedKey, Possession};
-
-const LENIENT: GeneralPurposeConfig =
-    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
-const STANDARD: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, LENIENT);
-const URL_SAFE: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, LENIENT);
-
-/// Bytes in base64.
-pub(super) struct Base64(pub(super) Vec<u8>);
-
-/// Decodes base64 in either alphabet, padded or not.
-pub(super) fn decode(text: &str) -> Option<Vec<u8>> {
-    let engine = if text.contains(['-', '_']) { &URL_SAFE } else { &STANDARD };
-    engine.decode(text).ok()
-}
-
-impl<'de> Deserialize<'de> for Base64 {
-    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(input)?;
-        decode(&text).map(Self).ok_or_else(|| D::Error::custom("not base64"))
-    }
-}
 
 /// `CreateSigningCertificateRequest`.
 #[derive(Deserialize)]
@@ -65,7 +46,7 @@ struct PublicKey {
 }
 
 /// Reads a body: the token, if it is there, and how possession is shown.
-pub(super) fn request(body: &[u8]) -> Result<(Option<String>, Possession), Problem> {
+pub(super) fn request(body: &[u8]) -> Result<(Option<String>, Possession), Refusal> {
     let request: Body = parse(body)?;
     let token = request.credentials.and_then(|credentials| credentials.oidc_identity_token);
     let csr = request.certificate_signing_request.map(|csr| csr.0);
@@ -77,35 +58,35 @@ pub(super) fn request(body: &[u8]) -> Result<(Option<String>, Possession), Probl
 }
 
 /// One of the two ways to show possession. An empty request is none: some clients send the field they do not use.
-pub(super) fn possession(proof: Option<(String, Vec<u8>)>, csr: Option<Vec<u8>>) -> Result<Possession, Problem> {
+pub(super) fn possession(proof: Option<(String, Vec<u8>)>, csr: Option<Vec<u8>>) -> Result<Possession, Refusal> {
     match (proof, csr.filter(|csr| !csr.is_empty())) {
         (None, Some(csr)) => Ok(Possession::Request(csr)),
         (Some((key, signature)), None) => Ok(Possession::Proof { key: key_of(key)?, signature }),
         (Some(_), Some(_)) => {
-            Err(Problem::invalid("both publicKeyRequest and certificateSigningRequest are given; send one of them"))
+            Err(Refusal::invalid("both publicKeyRequest and certificateSigningRequest are given; send one of them"))
         }
         (None, None) => {
-            Err(Problem::invalid("neither publicKeyRequest nor certificateSigningRequest is given; send one of them"))
+            Err(Refusal::invalid("neither publicKeyRequest nor certificateSigningRequest is given; send one of them"))
         }
     }
 }
 
 /// A key in PEM, or its DER in base64.
-fn key_of(content: String) -> Result<EncodedKey, Problem> {
+fn key_of(content: String) -> Result<EncodedKey, Refusal> {
     if content.is_empty() {
-        return Err(Problem::invalid("publicKeyRequest.publicKey.content is missing; send the key in PEM"));
+        return Err(Refusal::invalid("publicKeyRequest.publicKey.content is missing; send the key in PEM"));
     }
     match decode(&content) {
-        Some(der) => Ok(EncodedKey::Der(der)),
-        None => Ok(EncodedKey::Pem(content)),
+        Ok(der) => Ok(EncodedKey::Der(der)),
+        Err(_text) => Ok(EncodedKey::Pem(content)),
     }
 }
 
 /// Parses a body. What is wrong with it is said without its values, as one of them may be a token.
-pub(super) fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Problem> {
+pub(super) fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Refusal> {
     serde_json::from_slice(body).map_err(|error| {
         let what = if error.is_data() { "has a field of the wrong kind" } else { "is not JSON" };
-        Problem::invalid(format!("the body {what} (line {}, column {})", error.line(), error.column()))
+        Refusal::invalid(format!("the body {what} (line {}, column {})", error.line(), error.column()))
     })
 }
 

@@ -11,7 +11,10 @@ use http::{
 };
 use serde::Deserialize;
 
-use super::{Fulcio, NO_STORE, SHORT, json, json::Base64, parts, problem::Problem};
+use super::{
+    super::{Refusal, json::Base64},
+    Fulcio, NO_STORE, SHORT, json, parts,
+};
 use crate::issuing::{EncodedKey, Possession};
 
 const PEM_CHAIN: HeaderValue = HeaderValue::from_static("application/pem-certificate-chain");
@@ -34,26 +37,26 @@ struct PublicKey {
     content: Option<Base64>,
 }
 
-pub(super) async fn signing_cert(State(fulcio): State<Fulcio>, request: Request<Body>) -> Result<Response, Problem> {
+pub(super) async fn signing_cert(State(fulcio): State<Fulcio>, request: Request<Body>) -> Result<Response, Refusal> {
     let (token, body) = parts(request).await?;
     let issued = fulcio.certify(token, possession(json::parse(&body)?)?).await?;
     let headers = [(CONTENT_TYPE, PEM_CHAIN), (CACHE_CONTROL, NO_STORE)];
     Ok((StatusCode::CREATED, headers, issued.chain.concat()).into_response())
 }
 
-pub(super) async fn root_cert(State(fulcio): State<Fulcio>) -> Result<Response, Problem> {
+pub(super) async fn root_cert(State(fulcio): State<Fulcio>) -> Result<Response, Refusal> {
     let chains = fulcio.issuing.trust_bundle()?;
     Ok(([(CONTENT_TYPE, PEM_CHAIN), (CACHE_CONTROL, SHORT)], chains.concat().concat()).into_response())
 }
 
-fn possession(request: CertificateRequest) -> Result<Possession, Problem> {
+fn possession(request: CertificateRequest) -> Result<Possession, Refusal> {
     let csr = request.certificate_signing_request.map(|csr| csr.0).filter(|csr| !csr.is_empty());
     if let Some(csr) = csr {
         return Ok(Possession::Request(csr));
     }
     let key = request.public_key.and_then(|key| key.content).map(|content| content.0).unwrap_or_default();
     if key.is_empty() {
-        return Err(Problem::invalid(
+        return Err(Refusal::invalid(
             "neither publicKey.content nor certificateSigningRequest is given; send one of them",
         ));
     }

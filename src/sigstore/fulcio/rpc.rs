@@ -2,7 +2,7 @@
 
 use tonic::{Request, Response, Status};
 
-use super::{Fulcio, bearer, json, problem::Problem, v2};
+use super::{super::Refusal, Fulcio, bearer, json, v2};
 use crate::{
     identity::{Issuer, SubjectForm},
     issuing::Issuing,
@@ -19,8 +19,8 @@ impl v2::ca_server::Ca for Fulcio {
         let token = request.credentials.and_then(|credentials| credentials.credentials);
         let token = token.map(|v2::credentials::Credentials::OidcIdentityToken(token)| token);
         let token = token.filter(|token| !token.is_empty()).or(header);
-        let possession = possession(request.key).map_err(Problem::into_status)?;
-        let issued = self.certify(token, possession).await.map_err(Problem::into_status)?;
+        let possession = possession(request.key)?;
+        let issued = self.certify(token, possession).await?;
         let chain = Some(v2::CertificateChain { certificates: issued.chain });
         let certificate = v2::SigningCertificateEmbeddedSct { chain };
         Ok(Response::new(v2::SigningCertificate {
@@ -32,7 +32,7 @@ impl v2::ca_server::Ca for Fulcio {
         &self,
         _request: Request<v2::GetTrustBundleRequest>,
     ) -> Result<Response<v2::TrustBundle>, Status> {
-        let chains = self.issuing.trust_bundle().map_err(|error| Problem::from(error).into_status())?;
+        let chains = self.issuing.trust_bundle().map_err(Refusal::from)?;
         let chains = chains.into_iter().map(|certificates| v2::CertificateChain { certificates }).collect();
         Ok(Response::new(v2::TrustBundle { chains }))
     }
@@ -45,7 +45,7 @@ impl v2::ca_server::Ca for Fulcio {
     }
 }
 
-fn possession(key: Option<v2::create_signing_certificate_request::Key>) -> Result<crate::issuing::Possession, Problem> {
+fn possession(key: Option<v2::create_signing_certificate_request::Key>) -> Result<crate::issuing::Possession, Refusal> {
     use v2::create_signing_certificate_request::Key;
     match key {
         Some(Key::PublicKeyRequest(request)) => {
