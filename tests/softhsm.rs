@@ -246,15 +246,30 @@ fn a_new_log_has_its_key_on_the_token() {
     daemon.start();
 }
 
+/// Asks for an RFC 3161 timestamp over a digest, and nothing else.
+async fn stamp(daemon: &Daemon) -> (u16, String) {
+    let ca = reqwest::Certificate::from_pem(&fs::read(daemon.ca()).unwrap()).unwrap();
+    let client = reqwest::Client::builder().tls_certs_only([ca]).build().unwrap();
+    let imprint = b"\x30\x34\x02\x01\x01\x30\x2f\x30\x0b\x06\x09\x60\x86\x48\x01\x65\x03\x04\x02\x01\x04\x20";
+    let request = client
+        .post(format!("https://localhost:{}/api/v1/timestamp", daemon.public))
+        .header("content-type", "application/timestamp-query")
+        .body([imprint.as_slice(), Digest::of(b"x").as_bytes()].concat());
+    let answer = request.send().await.unwrap();
+    let status = answer.status().as_u16();
+    (status, String::from_utf8_lossy(&answer.bytes().await.unwrap()).into_owned())
+}
+
 /// The token is pulled while the service runs: not ready, nothing is signed and nothing recorded, each with its reason; and
 /// when it is back, everything goes on without a restart.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_token_that_is_gone_is_told_and_comes_back() {
     let Some(soft) = Soft::new() else { return };
-    let mut daemon = soft.daemon(&["ca", "log"]);
+    let mut daemon = soft.daemon(&["ca", "log", "tsa"]);
     daemon.start();
     let mut client = SigningServiceClient::new(daemon.channel("builder").await);
     client.sign(sign("", "before")).await.unwrap();
+    assert_eq!(stamp(&daemon).await.0, 201);
     let tokens = soft.path("tokens");
     fs::rename(&tokens, soft.path("pulled")).unwrap();
     let answer = wait_for(&daemon, "HTTP/1.1 503");
@@ -263,8 +278,11 @@ async fn a_token_that_is_gone_is_told_and_comes_back() {
     assert_eq!(refused.code(), Code::Unavailable, "{refused:?}");
     assert_eq!(refused.get_details_error_info().unwrap().reason, "KEY_UNAVAILABLE");
     assert!(!refused.message().contains("ca token"), "where keys are is the operator's business: {refused:?}");
+    let (status, said) = stamp(&daemon).await;
+    assert!(status == 503 && said.contains("KEY_UNAVAILABLE") && !said.contains("ca token"), "{status} {said}");
     fs::rename(soft.path("pulled"), &tokens).unwrap();
     wait_for(&daemon, "HTTP/1.1 200");
+    assert_eq!(stamp(&daemon).await.0, 201);
     client.sign(sign("", "after")).await.unwrap();
     assert!(daemon.log().contains("ca token"), "the operator is told: {}", daemon.log());
     // Without it the service does not start, and says why.
