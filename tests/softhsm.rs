@@ -246,6 +246,33 @@ fn a_new_log_has_its_key_on_the_token() {
     daemon.start();
 }
 
+/// Authorities that take each other's place have their keys on the token too, and what they sign verifies.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn keys_that_rotate_stay_on_the_token() {
+    let Some(soft) = Soft::new() else { return };
+    let mut daemon = soft.daemon(&["ca-root", "ca", "sct", "tsa"]);
+    daemon.start();
+    let mut client = SigningServiceClient::new(daemon.channel("builder").await);
+    let before = client.sign(sign("", "tool")).await.unwrap().into_inner().bundles.remove(0).bundle;
+    for kind in [&["ca"][..], &["sct"], &["tsa"], &["ca", "--new-root"]] {
+        done(&daemon.cli("builder", &[&["trust", "rotate"], kind].concat()));
+    }
+    let after = client.sign(sign("", "tool")).await.unwrap().into_inner().bundles.remove(0).bundle;
+    let root = TrustedRoot::parse(&fs::read_to_string(daemon.trusted_root()).unwrap()).unwrap();
+    for bundle in [before, after] {
+        verify::verify(&bundle, &Digest::of(b"tool"), &root).unwrap();
+    }
+    let text = fs::read_to_string(daemon.path().join("kek")).unwrap();
+    let sealed = search::unsealed(&daemon.data(), &text);
+    let on_token: Vec<_> =
+        sealed.iter().filter(|(_, body)| body.starts_with(b"pkcs11:")).map(|(role, _)| role.as_str()).collect();
+    assert_eq!(on_token, ["ca", "ca-2", "ca-3", "ca-root", "ca-root-3", "sct", "sct-2", "tsa", "tsa-2"]);
+    daemon.stop();
+    daemon.start();
+    client = SigningServiceClient::new(daemon.channel("builder").await);
+    client.sign(sign("", "again")).await.unwrap();
+}
+
 /// Asks for an RFC 3161 timestamp over a digest, and nothing else.
 async fn stamp(daemon: &Daemon) -> (u16, String) {
     let ca = reqwest::Certificate::from_pem(&fs::read(daemon.ca()).unwrap()).unwrap();

@@ -54,7 +54,8 @@ impl Locks {
     async fn hold(&self, name: &ImageName, subject: &Digest) -> Option<MutexGuard<'_, ()>> {
         let mut hasher = DefaultHasher::new();
         (name, subject).hash(&mut hasher);
-        let own = usize::try_from(hasher.finish() % 64).unwrap_or_default();
+        let own = hasher.finish() % u64::try_from(self.0.len()).unwrap_or(1);
+        let own = usize::try_from(own).unwrap_or_default();
         Some(self.0.get(own)?.lock().await)
     }
 }

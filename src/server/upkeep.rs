@@ -47,11 +47,17 @@ impl Upkeep {
     /// Runs until `stop`.
     pub(super) async fn run(self: Arc<Self>, mut stop: watch::Receiver<bool>) {
         let mut warned: Option<Timestamp> = None;
+        let mut failed = Vec::new();
         loop {
             let this = Arc::clone(&self);
-            if tokio::task::spawn_blocking(move || this.step()).await.is_err() {
-                tracing::error!("the upkeep of what expires was interrupted; it goes on");
+            let failures = tokio::task::spawn_blocking(move || this.step()).await;
+            let failures =
+                failures.unwrap_or_else(|_lost| vec!["the upkeep of what expires was interrupted".to_owned()]);
+            // Each once, and not every few seconds for as long as it lasts.
+            for failure in failures.iter().filter(|failure| !failed.contains(*failure)) {
+                tracing::warn!("{failure}");
             }
+            failed = failures;
             let now = (self.clock)();
             if warned.is_none_or(|last| now.duration_since(last) >= REPEAT) {
                 for warning in self.warnings() {
@@ -66,16 +72,19 @@ impl Upkeep {
         }
     }
 
-    fn step(&self) {
+    /// What could not be made anew, one sentence each.
+    fn step(&self) -> Vec<String> {
         let now = (self.clock)();
+        let mut failures = Vec::new();
         match self.repository.refresh(now) {
             Ok(true) => tracing::info!("TUF metadata signed again"),
             Ok(false) => {}
-            Err(error) => tracing::warn!(%error, "TUF metadata was not signed again; what is served stays"),
+            Err(error) => failures.push(format!("TUF metadata was not signed again; what is served stays: {error}")),
         }
         if let Err(error) = self.renew_tls(now) {
-            tracing::warn!(error = %format!("{error:#}"), "no new TLS certificate was issued; the old one stays in use");
+            failures.push(format!("no new TLS certificate was issued; the old one stays in use: {error:#}"));
         }
+        failures
     }
 
     fn renew_tls(&self, now: Timestamp) -> anyhow::Result<()> {

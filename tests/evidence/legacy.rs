@@ -12,9 +12,15 @@ use countersign::{
         verify,
     },
 };
+use proptest::{
+    prelude::Strategy as _,
+    strategy::ValueTree as _,
+    test_runner::{Config, TestRunner},
+};
 use serde_json::Value;
 
 use super::*;
+use crate::mutation::mutated;
 
 const SIGNATURE: &str = "dev.cosignproject.cosign/signature";
 const CERTIFICATE: &str = "dev.sigstore.cosign/certificate";
@@ -143,6 +149,40 @@ fn push(fake: &FakeRegistry, image: &Digest, suffix: &str, layers: &[Legacy]) {
 fn test_result(image: Digest) -> Statement {
     let subject = Subject { name: "app".to_owned(), digest: image };
     Statement::new(vec![subject], "https://example.com/reviewed/v1", json!({"by": "two"})).unwrap()
+}
+
+/// Whatever stands in a layer and beside it, it is verified or refused; and nothing that was changed says anything new.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn garbage_in_a_legacy_layer_is_refused() {
+    let world = World::new().await;
+    let signer = Signer::of(&world.theirs);
+    let image = Digest::of(b"image");
+    let root = TrustedRoot::parse(&world.theirs.keyring.trusted_root()).unwrap();
+    let mut runner = TestRunner::new(Config::default());
+    for layer in [signer.signature(&document(&image)), signer.attestation(&test_result(image))] {
+        let honest = verify::verify_legacy(&layer, &image, &root).unwrap();
+        let parts = [SIGNATURE, CERTIFICATE, CHAIN, ENTRY, "the payload"];
+        for part in parts {
+            let seed = layer.annotations.get(part).map_or(layer.payload.clone(), |text| text.clone().into_bytes());
+            let inputs = mutated(vec![seed]);
+            let mut refused = 0;
+            for _ in 0..300 {
+                let input = inputs.new_tree(&mut runner).unwrap().current();
+                let mut layer = layer.clone();
+                match layer.annotations.get_mut(part) {
+                    Some(text) => *text = String::from_utf8_lossy(&input).into_owned(),
+                    None => layer.payload = input,
+                }
+                match verify::verify_legacy(&layer, &image, &root) {
+                    Ok(verified) => assert_eq!(verified.statement(), honest.statement(), "{part}"),
+                    Err(_named) => refused += 1,
+                }
+            }
+            // Of an attestation the envelope holds the signature, and the annotation nothing.
+            let counts = !(layer.kind == Kind::Attestation && part == SIGNATURE);
+            assert!(!counts || refused > 50, "{:?} {part}: {refused} refused", layer.kind);
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -33,7 +33,7 @@ from by_tuf import Step, TufClients, first_root
 from cells import Cell, judge
 from clients import Client, Place
 from clients.cosign import Cosign, CosignKey
-from clients.countersign import Countersign
+from clients.countersign import Countersign, CountersignKey
 from clients.golang import Golang
 from clients.javascript import JavaScript
 from clients.python import Python
@@ -207,7 +207,8 @@ def run_matrix(given: argparse.Namespace) -> int:
     cosign = Cosign(place, given.cosign) if given.cosign else None
     golang = Golang(place, given.sigstore_go) if given.sigstore_go else None
     verifiers = [client for client in (countersign, python, javascript, cosign, golang) if client is not None]
-    signers = verifiers + ([CosignKey(place, given.cosign)] if given.cosign else [])
+    signers = [*verifiers, CountersignKey(place, given.binary)]
+    signers += [CosignKey(place, given.cosign)] if given.cosign else []
     known = versions(given)
     print("  " + ", ".join(f"{name} {version}" for name, version in known.items()), flush=True)
 

@@ -1,13 +1,17 @@
-"""Countersign's own command: signs through its API, verifies offline, and images also by asking the service."""
+"""Countersign's own command: signs through its API, with certificates and with a managed key; verifies offline, and images
+also by asking the service."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from clients import Client, Place, identity_or_key, verdict
-from model import Identity, Kind, NotPossible, Sample, SigningFailed, Verdict
+from model import Identity, Key, Kind, NotPossible, Sample, SigningFailed, Verdict
 from process import Ran, run
-from tokens import PIPELINE
+from tokens import OPERATOR, PIPELINE
+
+KEY = "release"
+"""A managed key; scripts/interop lets the pipeline sign with it."""
 
 
 class Countersign(Client):
@@ -28,12 +32,16 @@ class Countersign(Client):
 
     def sign(self, sample: Sample) -> None:
         if not isinstance(sample.credential, Identity):
-            raise NotPossible("signs with keys of the service, not with those of callers")
+            raise NotPossible("another row")
+        self._sign(sample, sample.credential, [])
+
+    def _sign(self, sample: Sample, by: Identity, key: list[object]) -> None:
         signed = ["attest", "--type", sample.kind.predicate_type, "--predicate", self.place.predicate]
         if sample.kind in (Kind.FILE, Kind.IMAGE):
             signed = ["sign"]
         attach = ["--attach"] if sample.kind.is_image else []
-        ran = self.run(sample.credential, *signed, *attach, "--bundle", sample.bundle, sample.image or sample.artifact)
+        where = [*attach, "--bundle", sample.bundle, sample.image or sample.artifact]
+        ran = self.run(by, *signed, *key, *where)
         if ran.code != 0:
             raise SigningFailed(ran.said)
 
@@ -48,3 +56,21 @@ class Countersign(Client):
         if sample.kind.is_image and isinstance(credential, Identity) and not knows:
             verdicts.append(verdict(self.run(PIPELINE, "verify", *who, *kind, sample.image), "service"))
         return verdicts
+
+
+class CountersignKey(Countersign):
+    """The same with a key that the service manages. It verifies what the other verifies, so it is a signer alone."""
+
+    name = "countersign --key"
+
+    def __init__(self, place: Place, binary: Path) -> None:
+        super().__init__(place, binary)
+        made = self.run(OPERATOR, "key", "create", KEY)
+        shown = self.run(OPERATOR, "key", "show", KEY, "--pem")
+        if made.code != 0 or shown.code != 0:
+            raise SigningFailed(f"{made.said} {shown.said}")
+        self.key = Key(place.work / "release.pub")
+        self.key.public.write_text(shown.stdout)
+
+    def sign(self, sample: Sample) -> None:
+        self._sign(sample, PIPELINE, ["--key", KEY])
