@@ -1,6 +1,6 @@
 //! The gRPC client of the commands: TLS, credentials, and refusals in words.
 
-use std::time::Duration;
+use std::{error::Error as _, time::Duration};
 
 use anyhow::{Context, anyhow, bail};
 use tonic::{
@@ -112,6 +112,12 @@ fn token(global: &Global) -> anyhow::Result<Option<MetadataValue<Ascii>>> {
 
 /// A status as an error that says what to do next.
 pub fn explain(status: Status) -> anyhow::Error {
+    if let Some(cause) = broken_off(&status) {
+        return anyhow!(
+            "the connection ended before an answer came ({cause}); is the service running, and is the client \
+             certificate, if one is given, from an authority that it accepts (`countersign trust issue-client`)?"
+        );
+    }
     let reason = status.get_details_error_info().map(|info| info.reason);
     let retry = status.get_details_retry_info().and_then(|info| info.retry_delay);
     let next = match status.code() {
@@ -129,4 +135,13 @@ pub fn explain(status: Status) -> anyhow::Error {
         text = format!("{text} [{reason}]");
     }
     if next.is_empty() { anyhow!(text) } else { anyhow!("{text}; {next}") }
+}
+
+/// Why a connection broke off, where the service did not answer: what lies deepest says it best.
+fn broken_off(status: &Status) -> Option<String> {
+    let mut cause = status.source()?;
+    while let Some(deeper) = cause.source() {
+        cause = deeper;
+    }
+    Some(cause.to_string())
 }

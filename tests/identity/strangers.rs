@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use super::{
     Authenticator, Credentials, IssuerSettings, Key, Refusal, Settings, Timestamp, json, mutual_tls::a_leaf, written,
 };
+use crate::daemon::{Daemon, text};
 use countersign::identity::peer_identity;
 
 fn refuse(authenticator: &Authenticator, token: String) -> Refusal {
@@ -77,4 +78,16 @@ proptest! {
             prop_assert!(identity.subject.is_ascii());
         }
     }
+}
+
+/// A client certificate of somebody else's authority: TLS ends without a word, so the command says what it may be.
+#[test]
+fn a_certificate_of_another_authority_is_guessed_at() {
+    let mut daemon = Daemon::init(None, "");
+    daemon.start();
+    let elsewhere = Daemon::init(None, "");
+    let (certificate, key) = elsewhere.issue("stranger");
+    let mut command = daemon.command("builder", &["log", "status"]);
+    let said = command.env("COUNTERSIGN_CLIENT_CERT", certificate).env("COUNTERSIGN_CLIENT_KEY", key).output().unwrap();
+    assert!(!said.status.success() && text(&said).contains("is the client certificate"), "{}", text(&said));
 }
