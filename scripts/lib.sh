@@ -53,7 +53,7 @@ need_services() {
 }
 
 build() {
-    say "building (the first build compiles RocksDB: 15 to 20 minutes on two cores; later ones take a minute or two)"
+    say "building (the first build compiles RocksDB: 15 to 20 minutes on two cores; later ones some minutes)"
     cargo build --release --locked --bin countersign
 }
 

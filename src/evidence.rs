@@ -344,8 +344,8 @@ impl EvidenceService {
         Ok(None)
     }
 
-    /// What an entry signs. It is read once: an entry does not change, and reading it takes longer than all the rest of a
-    /// request that is warm.
+    /// What an entry signs. It is read once, as that takes longer than all the rest of a warm request. An entry does not
+    /// change; one whose payload is erased is no longer listed under any name.
     fn signs(&self, log: &Log, index: u64) -> Result<Arc<[Subject]>, EvidenceError> {
         let key = (log.shared_origin(), index);
         if let Some(known) = self.signs.get(&key) {

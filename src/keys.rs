@@ -10,8 +10,8 @@
 //!
 //! ```text
 //! DIR/keys/                     0700, each file 0600
-//!   ca-root.key  ca-root.pem            P-384, ten years; the key is needed only to renew the intermediate
-//!   ca.key       ca.pem                 P-384 intermediate, signs ten-minute certificates
+//!   ca-root.key  ca-root.pem            P-256 (P-384 in older directories), ten years; needed only to renew the intermediate
+//!   ca.key       ca.pem                 P-256 (as above) intermediate, signs ten-minute certificates
 //!   sct.key      sct.pem                P-256, signs certificate timestamps
 //!   log.key      log.pem                Ed25519, signs checkpoints; log-2, log-3 … of the logs that succeeded it
 //!   tsa-root.key tsa-root.pem           P-256 (P-384 in older directories); needed only to renew the leaf

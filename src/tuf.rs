@@ -259,36 +259,27 @@ impl Repository {
             BTreeMap::from([(SIGNING_CONFIG, signing_config.as_bytes()), (TRUSTED_ROOT, trusted_root.as_bytes())]);
         let good = |document: &Metadata| !document.is_due(now) && document.is_signed_by(&[&keys.online]);
 
-        let kept = present.targets.clone().filter(|targets| good(targets) && targets.lists(&contents));
-        let new_targets = kept.is_none();
-        let targets = kept.map_or_else(
-            || {
-                self.sign(Kind::Targets, present.targets.as_ref(), now, |version, end| {
-                    tuf::targets(version, end, &contents)
-                })
-            },
-            Ok,
-        )?;
         let points = |document: &Metadata, to: &Metadata| document.points_to(to.kind()) == Some(to.version());
-        let kept = present.snapshot.clone().filter(|old| !new_targets && good(old) && points(old, &targets));
-        let new_snapshot = kept.is_none();
-        let snapshot = kept.map_or_else(
-            || {
-                self.sign(Kind::Snapshot, present.snapshot.as_ref(), now, |version, end| {
-                    tuf::snapshot(version, end, &targets)
-                })
-            },
-            Ok,
+        let (targets, new_targets) = self.renewed(
+            Kind::Targets,
+            present.targets,
+            now,
+            |old| good(old) && old.lists(&contents),
+            |version, end| tuf::targets(version, end, &contents),
         )?;
-        let kept = present.timestamp.clone().filter(|old| !new_snapshot && good(old) && points(old, &snapshot));
-        let new_timestamp = kept.is_none();
-        let timestamp = kept.map_or_else(
-            || {
-                self.sign(Kind::Timestamp, present.timestamp.as_ref(), now, |version, end| {
-                    tuf::timestamp(version, end, &snapshot)
-                })
-            },
-            Ok,
+        let (snapshot, new_snapshot) = self.renewed(
+            Kind::Snapshot,
+            present.snapshot,
+            now,
+            |old| !new_targets && good(old) && points(old, &targets),
+            |version, end| tuf::snapshot(version, end, &targets),
+        )?;
+        let (timestamp, new_timestamp) = self.renewed(
+            Kind::Timestamp,
+            present.timestamp,
+            now,
+            |old| !new_snapshot && good(old) && points(old, &snapshot),
+            |version, end| tuf::timestamp(version, end, &snapshot),
         )?;
         if !(new_root || new_timestamp) {
             return Ok(false);
@@ -314,6 +305,21 @@ impl Repository {
             timestamp: Some(timestamp),
         });
         Ok(true)
+    }
+
+    /// The document that is there if it may be kept, else a new one; and whether it is a new one.
+    fn renewed(
+        &self,
+        kind: Kind,
+        present: Option<Metadata>,
+        now: Timestamp,
+        may_be_kept: impl Fn(&Metadata) -> bool,
+        body: impl FnOnce(u64, Timestamp) -> serde_json::Value,
+    ) -> Result<(Metadata, bool), TufError> {
+        match present {
+            Some(old) if may_be_kept(&old) => Ok((old, false)),
+            before => Ok((self.sign(kind, before.as_ref(), now, body)?, true)),
+        }
     }
 
     /// Makes the keys in a data directory of an older version, which has none.

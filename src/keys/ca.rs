@@ -1,6 +1,6 @@
 //! The certificate authority: ten-minute code-signing certificates in the profile of Fulcio, with embedded SCT.
 //!
-//! One certificate costs two signatures: P-256 for the SCT, P-384 for the certificate. The SCT (RFC 6962 §3.2) is
+//! One certificate costs two signatures: one for the SCT, one for the certificate. The SCT (RFC 6962 §3.2) is
 //! over the certificate without the SCT extension, so the body is built once and encoded twice. Our own key makes
 //! the SCT in the process: clients verify its signature, and none asks a log for it.
 //!

@@ -53,7 +53,7 @@ fn secret(name: String, pkcs8: Vec<u8>) -> Secret {
 }
 
 /// AES-256-GCM under HKDF-SHA256 of the key-encryption key, with the role in both.
-fn unseal(kek: &[u8], role: &str, sealed: &[u8]) -> Vec<u8> {
+pub fn unseal(kek: &[u8], role: &str, sealed: &[u8]) -> Vec<u8> {
     use aws_lc_rs::{aead, hkdf};
     struct Length;
     impl hkdf::KeyType for Length {

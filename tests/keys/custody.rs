@@ -9,6 +9,7 @@ use countersign::{
 };
 
 use super::{Content, HOST, builder, bundle, kek, keyring, now};
+use crate::key_service::search::unseal;
 
 #[test]
 fn the_directory_is_tight_and_is_never_made_twice() {
@@ -78,28 +79,6 @@ fn directories_of_format_1_open() {
     verify(bundle.as_bytes(), &Digest::of(b"artifact"), &root).unwrap();
 }
 
-/// Opens a sealed file by the documented format alone, without our code.
-fn unseal(role: &str, sealed: &[u8]) -> Vec<u8> {
-    use aws_lc_rs::{aead, hkdf};
-    struct Length;
-    impl hkdf::KeyType for Length {
-        fn len(&self) -> usize {
-            32
-        }
-    }
-    let (magic, rest) = sealed.split_at(8);
-    assert_eq!(magic, b"csealed\x01");
-    let mut key = [0; 32];
-    let purpose = format!("seal {role}");
-    let secret = hkdf::Salt::new(hkdf::HKDF_SHA256, b"countersign sealed keys v1").extract(&[7; 32]);
-    secret.expand(&[purpose.as_bytes()], Length).unwrap().fill(&mut key).unwrap();
-    let key = aead::LessSafeKey::new(aead::UnboundKey::new(&aead::AES_256_GCM, &key).unwrap());
-    let mut body = rest[12..].to_vec();
-    let nonce = aead::Nonce::try_assume_unique_for_key(&rest[..12]).unwrap();
-    let associated = [magic, role.as_bytes()].concat();
-    key.open_in_place(nonce, aead::Aad::from(associated), &mut body).unwrap().to_vec()
-}
-
 #[test]
 fn no_private_key_lies_open_on_the_disk() {
     let dir = tempfile::tempdir().unwrap();
@@ -111,7 +90,7 @@ fn no_private_key_lies_open_on_the_disk() {
         .collect();
     let mut secrets = Vec::new();
     for (name, sealed) in files.iter().filter(|(name, _)| Path::new(name).extension().is_some_and(|end| end == "key")) {
-        let pkcs8 = unseal(name.trim_end_matches(".key"), sealed);
+        let pkcs8 = unseal(&[7; 32], name.trim_end_matches(".key"), sealed);
         // The scalar or seed: the last 32 or 48 bytes of the private part, which starts after a fixed header.
         let scalar = match pkcs8.len() {
             48 => &pkcs8[16..48],
