@@ -34,7 +34,7 @@ pub enum Possession {
     Proof {
         /// The key.
         key: EncodedKey,
-        /// The signature: ECDSA in ASN.1 DER, or RSA PKCS#1 v1.5.
+        /// The signature: ECDSA in ASN.1 DER, RSA PKCS#1 v1.5, or Ed25519ph.
         signature: Vec<u8>,
     },
     /// A certificate request, PKCS#10 in PEM.
@@ -87,7 +87,7 @@ pub enum IssuingError {
         "proof of possession does not verify: it must be a signature by the key, with {hash}, over the token's claim {claims}"
     )]
     Proof {
-        /// The hash that goes with the key.
+        /// The hash that goes with the key, or what it is called that hashes by itself.
         hash: &'static str,
         /// The claims that are accepted.
         claims: String,
@@ -219,6 +219,7 @@ const fn hash_of(scheme: Scheme) -> &'static str {
     match scheme {
         Scheme::P384Sha384 => "SHA-384",
         Scheme::P521Sha512 => "SHA-512",
+        Scheme::Ed25519Ph => "Ed25519ph",
         Scheme::P256Sha256 | Scheme::Rsa2048Sha256 | Scheme::Rsa3072Sha256 | Scheme::Rsa4096Sha256 => "SHA-256",
     }
 }

@@ -58,7 +58,7 @@ pub enum Signed {
 pub struct Submission {
     /// What was signed.
     pub signed: Signed,
-    /// The signature: ECDSA in ASN.1 DER, or RSA PKCS#1 v1.5.
+    /// The signature: ECDSA in ASN.1 DER, RSA PKCS#1 v1.5, or Ed25519ph.
     pub signature: Vec<u8>,
     /// By what it verifies.
     pub key: Key,

@@ -9,17 +9,8 @@ mod possession;
 mod profile;
 pub mod refusals;
 
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
-use aws_lc_rs::{
-    encoding::{AsDer as _, PublicKeyX509Der},
-    rand::SystemRandom,
-    rsa,
-    signature::{
-        ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P384_SHA384_ASN1_SIGNING, ECDSA_P521_SHA512_ASN1_SIGNING, EcdsaKeyPair,
-        KeyPair as _, RSA_PKCS1_SHA256,
-    },
-};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use countersign::{
     identity::{Authenticator, Issuer as IssuerSettings, Rule, Settings, SubjectForm},
@@ -46,61 +37,10 @@ use x509_cert::{
     request::{CertReq, CertReqInfo, Version},
 };
 
+pub use crate::holder::Holder as Key;
 use crate::{issuer::Issuer, keys};
 
-/// A key as a client holds one.
-pub struct Key {
-    pair: Pair,
-    pub spki: Vec<u8>,
-    pub scheme: Scheme,
-}
-
-enum Pair {
-    Ec(EcdsaKeyPair),
-    Rsa(&'static rsa::KeyPair),
-}
-
 impl Key {
-    pub fn new(scheme: Scheme) -> Self {
-        // Of RSA one each: making them takes long.
-        static RSA_2048: LazyLock<rsa::KeyPair> =
-            LazyLock::new(|| rsa::KeyPair::generate(rsa::KeySize::Rsa2048).unwrap());
-        static RSA_3072: LazyLock<rsa::KeyPair> =
-            LazyLock::new(|| rsa::KeyPair::generate(rsa::KeySize::Rsa3072).unwrap());
-        static RSA_4096: LazyLock<rsa::KeyPair> =
-            LazyLock::new(|| rsa::KeyPair::generate(rsa::KeySize::Rsa4096).unwrap());
-        let ec = |algorithm| Pair::Ec(EcdsaKeyPair::generate(algorithm).unwrap());
-        let pair = match scheme {
-            Scheme::P256Sha256 => ec(&ECDSA_P256_SHA256_ASN1_SIGNING),
-            Scheme::P384Sha384 => ec(&ECDSA_P384_SHA384_ASN1_SIGNING),
-            Scheme::P521Sha512 => ec(&ECDSA_P521_SHA512_ASN1_SIGNING),
-            Scheme::Rsa2048Sha256 => Pair::Rsa(&RSA_2048),
-            Scheme::Rsa3072Sha256 => Pair::Rsa(&RSA_3072),
-            Scheme::Rsa4096Sha256 => Pair::Rsa(&RSA_4096),
-        };
-        let spki: PublicKeyX509Der<'_> = match &pair {
-            Pair::Ec(pair) => pair.public_key().as_der().unwrap(),
-            Pair::Rsa(pair) => pair.public_key().as_der().unwrap(),
-        };
-        let spki = spki.as_ref().to_vec();
-        Self { pair, spki, scheme }
-    }
-
-    pub fn p256() -> Self {
-        Self::new(Scheme::P256Sha256)
-    }
-
-    pub fn sign(&self, message: &[u8]) -> Vec<u8> {
-        match &self.pair {
-            Pair::Ec(pair) => pair.sign(&SystemRandom::new(), message).unwrap().as_ref().to_vec(),
-            Pair::Rsa(pair) => {
-                let mut signature = vec![0; pair.public_modulus_len()];
-                pair.sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), message, &mut signature).unwrap();
-                signature
-            }
-        }
-    }
-
     pub fn pem(&self) -> String {
         pem("PUBLIC KEY", &self.spki)
     }

@@ -12,8 +12,8 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use countersign::{
     keys::{EphemeralKey, Kek, KeyError, Keyring},
     model::{
-        Digest, Identity, Rejection, Signer, Statement, Subject, TrustedRoot, predicate, statement::PAYLOAD_TYPE,
-        verify::verify,
+        Digest, Identity, Rejection, Scheme, Signer, Statement, Subject, TrustedRoot, predicate,
+        statement::PAYLOAD_TYPE, verify::verify,
     },
 };
 use der::{Decode as _, Encode as _};
@@ -30,6 +30,8 @@ use x509_cert::{
 
 pub const HOST: &str = "sign.example.org";
 pub const ISSUER: &str = "https://issuer.example.org";
+
+use crate::holder::Holder;
 
 /// A fixed time: everything is issued around it.
 pub fn now() -> Timestamp {
@@ -57,19 +59,30 @@ pub enum Content<'a> {
 
 /// Makes a whole bundle by hand: certificate, signature, timestamp, and an entry in a log of size one.
 pub fn bundle(keys: &Keyring, identity: &Identity, content: &Content<'_>, now: Timestamp) -> serde_json::Value {
-    let key = EphemeralKey::generate().unwrap();
-    let certificate = STANDARD.encode(keys.issue(identity, &key.spki(), now).unwrap());
+    bundle_of(Scheme::P256Sha256, keys, identity, content, now)
+}
+
+/// The same with another kind of key.
+fn bundle_of(
+    scheme: Scheme,
+    keys: &Keyring,
+    identity: &Identity,
+    content: &Content<'_>,
+    now: Timestamp,
+) -> serde_json::Value {
+    let key = Holder::new(scheme);
+    let certificate = STANDARD.encode(keys.issue(identity, &key.spki, now).unwrap());
     let signed = match content {
         Content::File(bytes) => bytes.to_vec(),
         Content::Statement(statement) => pae(&statement.to_json()),
     };
-    let digest: [u8; 32] = Sha256::digest(&signed).into();
-    let signature = key.sign_digest(&digest).unwrap();
+    let digest = scheme.digest(&signed);
+    let signature = key.sign(&signed);
     let body =
         serde_json::to_vec(&json!({"apiVersion": "0.0.2", "kind": "hashedrekord", "spec": {"hashedRekordV002": {
-            "data": {"algorithm": "SHA2_256", "digest": STANDARD.encode(digest)},
+            "data": {"algorithm": scheme.hash(), "digest": STANDARD.encode(&digest)},
             "signature": {"content": STANDARD.encode(&signature), "verifier": {
-                "keyDetails": "PKIX_ECDSA_P256_SHA_256", "x509Certificate": {"rawBytes": certificate}}},
+                "keyDetails": scheme.details(), "x509Certificate": {"rawBytes": certificate}}},
         }}}))
         .unwrap();
     // RFC 6962: the root of a tree with one leaf is the leaf's hash, and its proof is empty.
@@ -97,7 +110,7 @@ pub fn bundle(keys: &Keyring, identity: &Identity, content: &Content<'_>, now: T
     match content {
         Content::File(_) => {
             value["messageSignature"] = json!({
-                "messageDigest": {"algorithm": "SHA2_256", "digest": STANDARD.encode(digest)}, "signature": signature});
+                "messageDigest": {"algorithm": scheme.hash(), "digest": STANDARD.encode(digest)}, "signature": signature});
         }
         Content::Statement(statement) => {
             value["dsseEnvelope"] = json!({"payload": STANDARD.encode(statement.to_json()),
@@ -117,14 +130,25 @@ pub fn statement(digest: Digest) -> Statement {
     Statement::new(vec![subject], predicate::SIGN, json!({})).unwrap()
 }
 
+/// What is signed, and by which kind of key: those whose entries the library reads, and those whose entries we do.
+fn samples(statement: &Statement) -> [(Scheme, Content<'_>); 5] {
+    [
+        (Scheme::P256Sha256, Content::File(b"artifact")),
+        (Scheme::P256Sha256, Content::Statement(statement)),
+        (Scheme::Rsa2048Sha256, Content::File(b"artifact")),
+        (Scheme::Rsa3072Sha256, Content::Statement(statement)),
+        (Scheme::P384Sha384, Content::Statement(statement)),
+    ]
+}
+
 #[test]
 fn hand_made_bundles_verify() {
     let dir = tempfile::tempdir().unwrap();
     let keys = keyring(dir.path(), now());
     let root = TrustedRoot::parse(&keys.trusted_root()).unwrap();
     let digest = Digest::of(b"artifact");
-    for content in [Content::File(b"artifact"), Content::Statement(&statement(digest))] {
-        let bundle = bundle(&keys, &builder(), &content, now()).to_string();
+    for (scheme, content) in samples(&statement(digest)) {
+        let bundle = bundle_of(scheme, &keys, &builder(), &content, now()).to_string();
         let verified = verify(bundle.as_bytes(), &digest, &root).unwrap();
         assert_eq!(*verified.signer(), Signer::Identity(builder()));
         assert_eq!(verified.signed_at(), Some("2026-01-02T12:00:00Z".parse().unwrap()));
@@ -179,8 +203,8 @@ fn every_changed_byte_is_refused_or_says_the_same() {
     let keys = keyring(dir.path(), now());
     let root = TrustedRoot::parse(&keys.trusted_root()).unwrap();
     let digest = Digest::of(b"artifact");
-    for content in [Content::File(b"artifact"), Content::Statement(&statement(digest))] {
-        let bundle = bundle(&keys, &builder(), &content, now());
+    for (scheme, content) in samples(&statement(digest)) {
+        let bundle = bundle_of(scheme, &keys, &builder(), &content, now());
         let whole = bundle.to_string().into_bytes();
         let original = verify(&whole, &digest, &root).unwrap();
         let (mut refused, mut accepted) = (0, std::collections::BTreeMap::<String, usize>::new());
@@ -213,24 +237,27 @@ fn refusals_of_changed_parts_have_names() {
     let keys = keyring(dir.path(), now());
     let root = TrustedRoot::parse(&keys.trusted_root()).unwrap();
     let digest = Digest::of(b"artifact");
-    let whole = bundle(&keys, &builder(), &Content::File(b"artifact"), now());
-    let refusal = |part: &str, change: &dyn Fn(&mut Vec<u8>)| {
-        let mut changed = whole.clone();
-        let value = changed.pointer_mut(part).unwrap();
-        let mut bytes = STANDARD.decode(value.as_str().unwrap()).unwrap();
-        change(&mut bytes);
-        *value = STANDARD.encode(bytes).into();
-        verify(changed.to_string().as_bytes(), &digest, &root).unwrap_err()
-    };
-    let last = |bytes: &mut Vec<u8>| *bytes.last_mut().unwrap() ^= 1;
-    let signature = refusal("/messageSignature/signature", &last);
-    assert!(matches!(signature, Rejection::Signature(_) | Rejection::Timestamp(_)), "{signature}");
-    let certificate = refusal("/verificationMaterial/certificate/rawBytes", &last);
-    assert!(matches!(certificate, Rejection::Certificate(_)), "{certificate}");
-    let stamp = refusal("/verificationMaterial/timestampVerificationData/rfc3161Timestamps/0/signedTimestamp", &last);
-    assert!(matches!(stamp, Rejection::Timestamp(_)), "{stamp}");
-    let entry = refusal("/verificationMaterial/tlogEntries/0/canonicalizedBody", &|bytes| bytes[20] ^= 1);
-    assert!(matches!(entry, Rejection::Log(_)), "{entry}");
+    for scheme in [Scheme::P256Sha256, Scheme::Rsa2048Sha256] {
+        let whole = bundle_of(scheme, &keys, &builder(), &Content::File(b"artifact"), now());
+        let refusal = |part: &str, change: &dyn Fn(&mut Vec<u8>)| {
+            let mut changed = whole.clone();
+            let value = changed.pointer_mut(part).unwrap();
+            let mut bytes = STANDARD.decode(value.as_str().unwrap()).unwrap();
+            change(&mut bytes);
+            *value = STANDARD.encode(bytes).into();
+            verify(changed.to_string().as_bytes(), &digest, &root).unwrap_err()
+        };
+        let last = |bytes: &mut Vec<u8>| *bytes.last_mut().unwrap() ^= 1;
+        let signature = refusal("/messageSignature/signature", &last);
+        assert!(matches!(signature, Rejection::Signature(_) | Rejection::Timestamp(_)), "{signature}");
+        let certificate = refusal("/verificationMaterial/certificate/rawBytes", &last);
+        assert!(matches!(certificate, Rejection::Certificate(_)), "{certificate}");
+        let stamp =
+            refusal("/verificationMaterial/timestampVerificationData/rfc3161Timestamps/0/signedTimestamp", &last);
+        assert!(matches!(stamp, Rejection::Timestamp(_)), "{stamp}");
+        let entry = refusal("/verificationMaterial/tlogEntries/0/canonicalizedBody", &|bytes| bytes[20] ^= 1);
+        assert!(matches!(entry, Rejection::Log(_)), "{entry}");
+    }
 }
 
 /// Each part of the trusted root is asked: with that of another instance of the same name in its place, the bundle is
@@ -240,22 +267,96 @@ fn every_part_of_the_trusted_root_counts() {
     let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let keys = keyring(dir.path(), now());
     let digest = Digest::of(b"artifact");
-    let bundle = bundle(&keys, &builder(), &Content::File(b"artifact"), now()).to_string();
     let own: serde_json::Value = serde_json::from_str(&keys.trusted_root()).unwrap();
     let foreign: serde_json::Value = serde_json::from_str(&keyring(other.path(), now()).trusted_root()).unwrap();
-    let mut refusals = Vec::new();
-    for part in ["certificateAuthorities", "ctlogs", "timestampAuthorities", "tlogs"] {
-        let mut mixed = own.clone();
-        mixed[part] = foreign[part].clone();
-        let root = TrustedRoot::parse(&mixed.to_string()).unwrap();
-        refusals.push(verify(bundle.as_bytes(), &digest, &root).unwrap_err());
+    for scheme in [Scheme::P256Sha256, Scheme::Rsa2048Sha256] {
+        let bundle = bundle_of(scheme, &keys, &builder(), &Content::File(b"artifact"), now()).to_string();
+        let mut refusals = Vec::new();
+        for part in ["certificateAuthorities", "ctlogs", "timestampAuthorities", "tlogs"] {
+            let mut mixed = own.clone();
+            mixed[part] = foreign[part].clone();
+            let root = TrustedRoot::parse(&mixed.to_string()).unwrap();
+            refusals.push(verify(bundle.as_bytes(), &digest, &root).unwrap_err());
+        }
+        let as_expected = matches!(
+            refusals.as_slice(),
+            [Rejection::Certificate(_), Rejection::Certificate(_), Rejection::Timestamp(_), Rejection::Log(_)]
+        );
+        assert!(as_expected, "{refusals:#?}");
+        assert!(verify(bundle.as_bytes(), &digest, &TrustedRoot::parse(&own.to_string()).unwrap()).is_ok());
     }
-    let as_expected = matches!(
-        refusals.as_slice(),
-        [Rejection::Certificate(_), Rejection::Certificate(_), Rejection::Timestamp(_), Rejection::Log(_)]
-    );
-    assert!(as_expected, "{refusals:#?}");
-    assert!(verify(bundle.as_bytes(), &digest, &TrustedRoot::parse(&own.to_string()).unwrap()).is_ok());
+}
+
+/// An entry is about the signature that it came with, in a log that the root knows under this name since before then.
+#[test]
+fn an_entry_that_we_read_ourselves_counts_in_every_part() {
+    let dir = tempfile::tempdir().unwrap();
+    let keys = keyring(dir.path(), now());
+    let digest = Digest::of(b"artifact");
+    let (one, other) =
+        (statement(digest), Statement::new(statement(digest).subjects().to_vec(), "x:y", json!({})).unwrap());
+    let whole = bundle_of(Scheme::P384Sha384, &keys, &builder(), &Content::Statement(&one), now());
+    let another = bundle_of(Scheme::P384Sha384, &keys, &builder(), &Content::Statement(&other), now());
+    let own: serde_json::Value = serde_json::from_str(&keys.trusted_root()).unwrap();
+    let entries = "/verificationMaterial/tlogEntries";
+    let entry = whole.pointer(entries).unwrap()[0].clone();
+    let with = |part: &str, value: serde_json::Value| {
+        let mut changed = whole.clone();
+        *changed.pointer_mut(&format!("{entries}{part}")).unwrap() = value;
+        changed
+    };
+    let root_with = |part: &str, value: serde_json::Value| {
+        let mut changed = own.clone();
+        *changed.pointer_mut(&format!("/tlogs/0{part}")).unwrap() = value;
+        changed
+    };
+    let after = |minutes| json!((now() + SignedDuration::from_mins(minutes)).to_string());
+    let start = "/publicKey/validFor/start";
+    let cases = [
+        ("as it is", whole.clone(), own.clone(), ""),
+        ("a log that takes another's place", whole.clone(), root_with(start, after(9)), ""),
+        ("a younger log", whole.clone(), root_with(start, after(11)), "its log is younger than the signature"),
+        (
+            "a log of another name",
+            whole.clone(),
+            root_with("/baseUrl", json!("https://x.test")),
+            "checkpoint is of another",
+        ),
+        (
+            "no log",
+            whole.clone(),
+            root_with("/logId/keyId", json!(STANDARD.encode([7; 32]))),
+            "not in the trusted root",
+        ),
+        (
+            "the entry of another",
+            with("/0", another.pointer(entries).unwrap()[0].clone()),
+            own.clone(),
+            "something else",
+        ),
+        ("another index", with("/0/logIndex", json!("1")), own.clone(), "its inclusion proof"),
+        (
+            "a longer proof",
+            with("/0/inclusionProof/hashes", json!([STANDARD.encode([0; 32])])),
+            own.clone(),
+            "its inclusion proof",
+        ),
+        ("two entries", with("", json!([entry, entry])), own.clone(), "PKIX_ECDSA_P384_SHA_384"),
+        ("no entry", with("", json!([])), own.clone(), "inclusion proof"),
+        ("no proof", with("/0/inclusionProof", json!(null)), own.clone(), "inclusion proof"),
+    ];
+    for (what, bundle, root, wanted) in cases {
+        let root = TrustedRoot::parse(&root.to_string()).unwrap();
+        match verify(bundle.to_string().as_bytes(), &digest, &root) {
+            Ok(verified) => assert!(wanted.is_empty() && verified.log().is_some(), "{what}"),
+            Err(refused) => assert!(!wanted.is_empty() && refused.to_string().contains(wanted), "{what}: {refused}"),
+        }
+    }
+    // A file is known here by its SHA-256: a signature over another digest of it says nothing about that.
+    let file = bundle_of(Scheme::P384Sha384, &keys, &builder(), &Content::File(b"artifact"), now());
+    let root = TrustedRoot::parse(&own.to_string()).unwrap();
+    let refused = verify(file.to_string().as_bytes(), &digest, &root).unwrap_err();
+    assert!(matches!(refused, Rejection::Unsupported(_)), "{refused}");
 }
 
 /// A timestamp outside the ten minutes of the certificate.
@@ -379,8 +480,10 @@ fn subjects_become_addresses_or_uris_or_are_refused() {
     for issuer in ["", "https://issuer\n.example.org", &long] {
         assert!(matches!(issue("alice@example.org", issuer), Err(KeyError::Identity { .. })), "{issuer:?}");
     }
-    let ed25519 = der::pem::decode_vec(&fs::read(dir.path().join("keys/log.pem")).unwrap()).unwrap().1;
-    for key in [vec![], vec![0x30, 0], spki[..40].to_vec(), ed25519] {
+    // A point of small order, under which a signature is good for anything.
+    let mut weak = der::pem::decode_vec(&fs::read(dir.path().join("keys/log.pem")).unwrap()).unwrap().1;
+    weak[12..].fill(0);
+    for key in [vec![], vec![0x30, 0], spki[..40].to_vec(), weak] {
         assert!(matches!(keys.issue(&builder(), &key, now()), Err(KeyError::PublicKey(_) | KeyError::Asn1(_))));
     }
 }

@@ -1,5 +1,7 @@
 //! The nouns: what is refused at the edge, by name, and what parses prints back.
 
+mod public_key;
+
 use countersign::model::{
     Decision, Digest, DigestError, ImageName, ImageRef, LogRef, Reason, Statement, StatementError, Subject, Verdict,
     image::ImageRefError, limits, predicate, statement::check_json_depth, verdict::Code,

@@ -33,6 +33,12 @@ pub enum CertificateRequestError {
     /// Signed by an algorithm with which its signature could not be logged.
     #[error("certificate request is not signed with {0}, which goes with its key; sign it so")]
     Algorithm(&'static str),
+    /// For a key whose requests cannot be logged: of Ed25519 the log takes the pre-hashed form alone, and X.509 has none.
+    #[error(
+        "a certificate request for an Ed25519 key cannot be logged; show possession by publicKeyRequest, with an Ed25519ph \
+         signature over the token's claim"
+    )]
+    NotPrehashed,
     /// The signature does not verify.
     #[error("signature of the certificate request does not verify with the key that it is for")]
     Signature,
@@ -72,7 +78,7 @@ impl CertificateRequest {
         let malformed = |_source| CertificateRequestError::Malformed;
         let (info, algorithm, signature) = parts(der).map_err(malformed)?;
         let key = PublicKey::from_spki(public_key(info).map_err(malformed)?)?;
-        let (wanted, name) = algorithm_of(key.scheme());
+        let (wanted, name) = algorithm_of(key.scheme()).ok_or(CertificateRequestError::NotPrehashed)?;
         if algorithm != wanted {
             return Err(CertificateRequestError::Algorithm(name));
         }
@@ -127,14 +133,15 @@ fn public_key(info: &[u8]) -> der::Result<&[u8]> {
     outer.finish(key)
 }
 
-/// How a request is signed whose signature can be logged under its key.
-const fn algorithm_of(scheme: Scheme) -> (ObjectIdentifier, &'static str) {
+/// How a request is signed whose signature can be logged under its key, if there is such a way.
+const fn algorithm_of(scheme: Scheme) -> Option<(ObjectIdentifier, &'static str)> {
     match scheme {
-        Scheme::P256Sha256 => (ECDSA_WITH_SHA_256, "ECDSA and SHA-256"),
-        Scheme::P384Sha384 => (ECDSA_WITH_SHA_384, "ECDSA and SHA-384"),
-        Scheme::P521Sha512 => (ECDSA_WITH_SHA_512, "ECDSA and SHA-512"),
+        Scheme::P256Sha256 => Some((ECDSA_WITH_SHA_256, "ECDSA and SHA-256")),
+        Scheme::P384Sha384 => Some((ECDSA_WITH_SHA_384, "ECDSA and SHA-384")),
+        Scheme::P521Sha512 => Some((ECDSA_WITH_SHA_512, "ECDSA and SHA-512")),
         Scheme::Rsa2048Sha256 | Scheme::Rsa3072Sha256 | Scheme::Rsa4096Sha256 => {
-            (SHA_256_WITH_RSA_ENCRYPTION, "RSA PKCS#1 v1.5 and SHA-256")
+            Some((SHA_256_WITH_RSA_ENCRYPTION, "RSA PKCS#1 v1.5 and SHA-256"))
         }
+        Scheme::Ed25519Ph => None,
     }
 }

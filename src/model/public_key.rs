@@ -1,9 +1,8 @@
 //! Public keys of other people's signatures: which kinds are accepted, and the verification of a signature with one.
 //!
 //! A key stands for one *scheme*, the algorithm and hash that Sigstore clients derive from a key of its kind
-//! (`PublicKeyDetails` of the Sigstore protobufs): a log entry that named another would be refused by them. Not here:
-//! private keys, certificates and whom a key belongs to. Ed25519 is not accepted: an entry can hold only its pre-hashed
-//! form, which the cryptographic library does not verify.
+//! (`PublicKeyDetails` of the Sigstore protobufs): a log entry that named another would be refused by them. An Ed25519 key
+//! stands for Ed25519ph, as entries hold digests. Not here: private keys, certificates and whom a key belongs to.
 
 use aws_lc_rs::{
     digest::{self, SHA256, SHA384, SHA512},
@@ -20,6 +19,8 @@ use der::{Decode as _, Encode as _, Reader as _, SliceReader, asn1::UintRef};
 use spki::SubjectPublicKeyInfoRef;
 use x509_cert::Certificate;
 
+mod ed25519ph;
+
 /// A `SubjectPublicKeyInfo` longer than this is not read: RSA with 4,096 bits has 550 bytes.
 const LONGEST: usize = 1_024;
 
@@ -33,7 +34,7 @@ pub enum PublicKeyError {
     #[error("not an X.509 certificate in DER")]
     Certificate,
     /// A kind of key that is not accepted.
-    #[error("{0}; use ECDSA on P-256, P-384 or P-521, or RSA with 2048, 3072 or 4096 bits")]
+    #[error("{0}; use ECDSA on P-256, P-384 or P-521, RSA with 2048, 3072 or 4096 bits, or Ed25519")]
     Unsupported(&'static str),
     /// The digest has not the length of the scheme's hash.
     #[error("digest has {found} bytes; a signature with this key is over a digest of {wanted} bytes")]
@@ -63,17 +64,20 @@ pub enum Scheme {
     Rsa3072Sha256,
     /// RSA PKCS#1 v1.5, 4096 bits, with SHA-256.
     Rsa4096Sha256,
+    /// Ed25519ph: Ed25519 over a SHA-512.
+    Ed25519Ph,
 }
 
 impl Scheme {
     /// All of them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::P256Sha256,
         Self::P384Sha384,
         Self::P521Sha512,
         Self::Rsa2048Sha256,
         Self::Rsa3072Sha256,
         Self::Rsa4096Sha256,
+        Self::Ed25519Ph,
     ];
 
     /// Its name in `PublicKeyDetails`.
@@ -85,6 +89,7 @@ impl Scheme {
             Self::Rsa2048Sha256 => "PKIX_RSA_PKCS1V15_2048_SHA256",
             Self::Rsa3072Sha256 => "PKIX_RSA_PKCS1V15_3072_SHA256",
             Self::Rsa4096Sha256 => "PKIX_RSA_PKCS1V15_4096_SHA256",
+            Self::Ed25519Ph => "PKIX_ED25519_PH",
         }
     }
 
@@ -92,6 +97,7 @@ impl Scheme {
     pub const fn number(self) -> i32 {
         match self {
             Self::P256Sha256 => 5,
+            Self::Ed25519Ph => 8,
             Self::Rsa2048Sha256 => 9,
             Self::Rsa3072Sha256 => 10,
             Self::Rsa4096Sha256 => 11,
@@ -114,7 +120,7 @@ impl Scheme {
     pub const fn hash(self) -> &'static str {
         match self {
             Self::P384Sha384 => "SHA2_384",
-            Self::P521Sha512 => "SHA2_512",
+            Self::P521Sha512 | Self::Ed25519Ph => "SHA2_512",
             Self::P256Sha256 | Self::Rsa2048Sha256 | Self::Rsa3072Sha256 | Self::Rsa4096Sha256 => "SHA2_256",
         }
     }
@@ -132,17 +138,19 @@ impl Scheme {
     fn algorithm(self) -> &'static digest::Algorithm {
         match self {
             Self::P384Sha384 => &SHA384,
-            Self::P521Sha512 => &SHA512,
+            Self::P521Sha512 | Self::Ed25519Ph => &SHA512,
             Self::P256Sha256 | Self::Rsa2048Sha256 | Self::Rsa3072Sha256 | Self::Rsa4096Sha256 => &SHA256,
         }
     }
 
-    fn verification(self) -> &'static dyn VerificationAlgorithm {
+    /// How `aws-lc-rs` verifies it; `None` of Ed25519ph, which it does not have.
+    fn verification(self) -> Option<&'static dyn VerificationAlgorithm> {
         match self {
-            Self::P256Sha256 => &ECDSA_P256_SHA256_ASN1,
-            Self::P384Sha384 => &ECDSA_P384_SHA384_ASN1,
-            Self::P521Sha512 => &ECDSA_P521_SHA512_ASN1,
-            Self::Rsa2048Sha256 | Self::Rsa3072Sha256 | Self::Rsa4096Sha256 => &RSA_PKCS1_2048_8192_SHA256,
+            Self::P256Sha256 => Some(&ECDSA_P256_SHA256_ASN1),
+            Self::P384Sha384 => Some(&ECDSA_P384_SHA384_ASN1),
+            Self::P521Sha512 => Some(&ECDSA_P521_SHA512_ASN1),
+            Self::Rsa2048Sha256 | Self::Rsa3072Sha256 | Self::Rsa4096Sha256 => Some(&RSA_PKCS1_2048_8192_SHA256),
+            Self::Ed25519Ph => None,
         }
     }
 }
@@ -151,7 +159,7 @@ impl Scheme {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PublicKey {
     spki: Vec<u8>,
-    /// What stands in the `subjectPublicKey`: the point, or an `RSAPublicKey`.
+    /// What stands in the `subjectPublicKey`: the point, an `RSAPublicKey`, or the 32 bytes of an Ed25519 key.
     bits: Vec<u8>,
     scheme: Scheme,
 }
@@ -173,7 +181,8 @@ impl PublicKey {
                 ecdsa(curve, bits)?
             }
             RSA_ENCRYPTION => rsa(bits)?,
-            ID_ED_25519 => return Err(PublicKeyError::Unsupported("Ed25519 keys are not accepted")),
+            ID_ED_25519 if ed25519ph::is_key(bits) => Scheme::Ed25519Ph,
+            ID_ED_25519 => return Err(PublicKeyError::Malformed),
             _ => return Err(PublicKeyError::Unsupported("this kind of key is not accepted")),
         };
         Ok(Self { spki: der.to_vec(), bits: bits.to_vec(), scheme })
@@ -214,7 +223,7 @@ impl PublicKey {
         self.scheme
     }
 
-    /// Verifies a signature over `message`: ECDSA in ASN.1 DER, or RSA PKCS#1 v1.5.
+    /// Verifies a signature over `message`: ECDSA in ASN.1 DER, RSA PKCS#1 v1.5, or Ed25519ph.
     ///
     /// # Errors
     /// [`PublicKeyError::Signature`].
@@ -228,11 +237,15 @@ impl PublicKey {
     /// [`PublicKeyError::DigestLength`] or [`PublicKeyError::Signature`].
     pub fn verify_digest(&self, digest: &[u8], signature: &[u8]) -> Result<(), PublicKeyError> {
         let algorithm = self.scheme.algorithm();
-        let imported = digest::Digest::import_less_safe(digest, algorithm)
-            .map_err(|_source| PublicKeyError::DigestLength { found: digest.len(), wanted: algorithm.output_len() })?;
-        UnparsedPublicKey::new(self.scheme.verification(), &self.bits)
-            .verify_digest(&imported, signature)
-            .map_err(|_source| PublicKeyError::Signature)
+        let length = || PublicKeyError::DigestLength { found: digest.len(), wanted: algorithm.output_len() };
+        let verified = if let Some(verification) = self.scheme.verification() {
+            let imported = digest::Digest::import_less_safe(digest, algorithm).map_err(|_source| length())?;
+            UnparsedPublicKey::new(verification, &self.bits).verify_digest(&imported, signature).is_ok()
+        } else {
+            let digest = digest.try_into().map_err(|_source| length())?;
+            ed25519ph::verifies(&self.bits, digest, signature)
+        };
+        if verified { Ok(()) } else { Err(PublicKeyError::Signature) }
     }
 }
 

@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-use sigstore_trust_root::CertificateAuthority;
+use jiff::Timestamp;
+use sigstore_crypto::VerificationKey;
+use sigstore_trust_root::{CertificateAuthority, TransparencyLog};
 use sigstore_verify::Verifier;
 
 use super::{digest::Digest, limits};
@@ -10,10 +12,31 @@ use super::{digest::Digest, limits};
 /// A trusted root with the verifier made from it.
 pub struct TrustedRoot {
     digest: Digest,
-    origins: Vec<(Vec<u8>, String)>,
+    logs: Vec<Log>,
     /// DER.
     authorities: Vec<Vec<u8>>,
     verifier: Verifier,
+}
+
+/// A log that we believe.
+pub(super) struct Log {
+    id: Vec<u8>,
+    pub(super) origin: String,
+    pub(super) key: VerificationKey,
+    /// Since when its key counts.
+    pub(super) began: Option<Timestamp>,
+}
+
+impl Log {
+    fn of(log: &TransparencyLog) -> Result<Self, TrustedRootError> {
+        let key = VerificationKey::from_spki(&log.public_key.raw_bytes);
+        Ok(Self {
+            id: log.log_id.key_id.as_bytes().to_vec(),
+            origin: host_of(&log.base_url).to_owned(),
+            key: key.map_err(|source| TrustedRootError::Unusable(source.to_string()))?,
+            began: log.public_key.valid_for.map(|window| window.start),
+        })
+    }
 }
 
 /// The document is not a usable trusted root.
@@ -38,17 +61,13 @@ impl TrustedRoot {
         }
         let root = sigstore_trust_root::TrustedRoot::from_json(json)
             .map_err(|source| TrustedRootError::Malformed(source.to_string()))?;
-        let origins = root
-            .tlogs
-            .iter()
-            .map(|log| (log.log_id.key_id.as_bytes().to_vec(), host_of(&log.base_url).to_owned()))
-            .collect();
+        let logs = root.tlogs.iter().map(Log::of).collect::<Result<_, _>>()?;
         let issuing = |chain: &CertificateAuthority| {
             chain.cert_chain.certificates.first().map(|first| first.raw_bytes.as_bytes().to_vec())
         };
         let authorities = root.certificate_authorities.iter().filter_map(issuing).collect();
         let verifier = Verifier::new(&root).map_err(|source| TrustedRootError::Unusable(source.to_string()))?;
-        Ok(Self { digest: Digest::of(json.as_bytes()), origins, authorities, verifier })
+        Ok(Self { digest: Digest::of(json.as_bytes()), logs, authorities, verifier })
     }
 
     /// The digest of the document; part of every cached fact and recorded verdict.
@@ -58,7 +77,12 @@ impl TrustedRoot {
 
     /// The origin (host name) of the log with this 32-byte id, if the root lists it.
     pub fn origin_of(&self, log_id: &[u8]) -> Option<&str> {
-        self.origins.iter().find(|(id, _)| id == log_id).map(|(_, origin)| origin.as_str())
+        self.log(log_id).map(|log| log.origin.as_str())
+    }
+
+    /// The log with this 32-byte id, if the root lists it.
+    pub(super) fn log(&self, log_id: &[u8]) -> Option<&Log> {
+        self.logs.iter().find(|log| log.id == log_id)
     }
 
     /// The certificates of the authorities that issue signing certificates, DER, whenever they did so.

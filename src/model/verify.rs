@@ -2,7 +2,7 @@
 //!
 //! [`verify`] is the only way to a [`Verified`]. The cryptographic steps (signature, certificate chain, SCT,
 //! timestamp, log inclusion, entry binding, in the order of the Sigstore client specification) are those of
-//! `sigstore-verify`; binding to the subject, the statement's validity and the typed refusals are ours. Which
+//! `sigstore-verify`, but for the log entries of other keys than P-256, which it does not know (`entry`); binding to the subject, the statement's validity and the typed refusals are ours. Which
 //! identities are welcome is not decided here: that is policy.
 //!
 //! A *message signature* (a detached signature over a file, as `cosign sign-blob` writes it) counts as a statement
@@ -16,7 +16,11 @@ use sigstore_types::{
     Bundle, DerPublicKey, Sha256Hash, SignatureContent,
     bundle::{KindVersion, TransparencyLogEntry, VerificationMaterialContent},
 };
-use sigstore_verify::{Error as SigstoreError, PublicKeyVerificationPolicy, VerificationPolicy, VerificationResult};
+use sigstore_verify::{
+    Error as SigstoreError, Policy, PublicKeyVerificationPolicy, VerificationPolicy, VerificationResult,
+};
+
+mod entry;
 
 use super::{
     certificate,
@@ -24,6 +28,7 @@ use super::{
     identity::Identity,
     legacy::{Kind, Legacy},
     limits, predicate,
+    public_key::{PublicKey, Scheme},
     statement::{self, Statement, StatementError, Subject, check_json_depth},
     trusted_root::TrustedRoot,
     verdict::LogRef,
@@ -204,22 +209,59 @@ pub fn verify_legacy(legacy: &Legacy, subject: &Digest, root: &TrustedRoot) -> R
 /// What the verifier proved.
 struct Proof {
     result: VerificationResult,
+    logged: bool,
     signer: Signer,
     key: Digest,
 }
 
 /// Has a certificate-signed bundle verified over the artifact with this digest.
 fn prove(bundle: &Bundle, artifact: &Digest, root: &TrustedRoot) -> Result<Proof, Rejection> {
-    let result = root
-        .verifier()
-        .verify(Sha256Hash::new(*artifact.as_bytes()), bundle, &VerificationPolicy::any_identity())
-        .map_err(rejection)?;
+    let key = bundle.signing_certificate().and_then(|der| PublicKey::from_certificate(der.as_bytes()).ok());
+    let policy = VerificationPolicy::any_identity();
+    let (result, logged) = examine(bundle, artifact, root, key, &policy, &policy.clone().skip_tlog_unsafe())?;
     let (Some(subject_name), Some(issuer)) = (named(bundle, &result), result.issuer()) else {
         return Err(Rejection::NoIdentity);
     };
     let signer = Signer::Identity(Identity { subject: subject_name, issuer: issuer.to_owned() });
     let key = result.certificate().map(|info| Digest::of(info.public_key.as_bytes())).ok_or(Rejection::NoIdentity)?;
-    Ok(Proof { result, signer, key })
+    Ok(Proof { result, logged, signer, key })
+}
+
+/// Has a bundle verified, and says whether its entry is in a log. `key` is that of its signer, if we know its kind;
+/// `unlogged` is the policy without that last step, which is taken here for entries that the library does not know.
+fn examine(
+    bundle: &Bundle,
+    artifact: &Digest,
+    root: &TrustedRoot,
+    key: Option<PublicKey>,
+    policy: &dyn Policy,
+    unlogged: &dyn Policy,
+) -> Result<(VerificationResult, bool), Rejection> {
+    let verify = |bundle: &Bundle, policy: &dyn Policy| {
+        root.verifier().verify(Sha256Hash::new(*artifact.as_bytes()), bundle, policy).map_err(rejection)
+    };
+    match (key, entry::only(bundle)) {
+        (Some(key), _) if matches!(key.scheme(), Scheme::P521Sha512 | Scheme::Ed25519Ph) => {
+            Err(Rejection::Unsupported(format!(
+                "signatures by {} cannot be verified here; sign with ECDSA on P-256 or P-384, or with RSA",
+                key.scheme().details()
+            )))
+        }
+        (Some(key), Some(entry)) if key.scheme() != Scheme::P256Sha256 => {
+            let mut without = bundle.clone();
+            without.verification_material.tlog_entries.clear();
+            let result = verify(&without, unlogged)?;
+            let signed_at = result.verified_timestamps().iter().max().copied();
+            let signed_at = signed_at.ok_or_else(|| Rejection::Timestamp("there is none".to_owned()))?;
+            entry::check(entry, bundle, artifact, &key, root, signed_at)?;
+            Ok((result, true))
+        }
+        _ => {
+            let result = verify(bundle, policy)?;
+            let logged = result.tlog_verified();
+            Ok((result, logged))
+        }
+    }
 }
 
 /// The subject that the verified certificate names. User names are read here: the library knows addresses and URIs alone.
@@ -248,11 +290,10 @@ fn logged_key(bundle: &Bundle) -> Option<DerPublicKey> {
 /// Has a bundle verified by this key over the artifact with this digest.
 fn prove_by_key(bundle: &Bundle, signed: &Digest, root: &TrustedRoot, key: DerPublicKey) -> Result<Proof, Rejection> {
     let id = Digest::of(key.as_bytes());
-    let result = root
-        .verifier()
-        .verify(Sha256Hash::new(*signed.as_bytes()), bundle, &PublicKeyVerificationPolicy::new(key))
-        .map_err(rejection)?;
-    Ok(Proof { result, signer: Signer::Key(id), key: id })
+    let known = PublicKey::from_spki(key.as_bytes()).ok();
+    let policy = PublicKeyVerificationPolicy::new(key);
+    let (result, logged) = examine(bundle, signed, root, known, &policy, &policy.clone().skip_tlog_unsafe())?;
+    Ok(Proof { result, logged, signer: Signer::Key(id), key: id })
 }
 
 /// What a bundle says about `subject`.
@@ -275,11 +316,11 @@ fn admit(
     root: &TrustedRoot,
     proof: Proof,
 ) -> Result<Verified, Rejection> {
-    let Proof { result, signer, key } = proof;
+    let Proof { result, logged, signer, key } = proof;
     if !statement.names(subject) {
         return Err(Rejection::Subject(format!("{subject} is not among its subjects")));
     }
-    let entry = parsed.verification_material.tlog_entries.first().filter(|_| result.tlog_verified());
+    let entry = parsed.verification_material.tlog_entries.first().filter(|_| logged);
     let log = entry.map(|entry| log_ref(entry, root)).transpose()?;
     Ok(Verified {
         statement,
@@ -324,13 +365,13 @@ fn rejection(error: SigstoreError) -> Rejection {
     let text = error.to_string();
     match error {
         SigstoreError::SignatureInvalid(_) => Rejection::Signature(text),
-        SigstoreError::ArtifactMismatch(_) | SigstoreError::UnsupportedArtifact(_) => Rejection::Subject(text),
+        SigstoreError::ArtifactMismatch(_) => Rejection::Subject(text),
         SigstoreError::Certificate(_)
         | SigstoreError::IdentityMismatch { .. }
         | SigstoreError::IssuerMismatch { .. } => Rejection::Certificate(text),
         SigstoreError::TransparencyLog(_) => Rejection::Log(text),
         SigstoreError::Timestamp(_) => Rejection::Timestamp(text),
-        SigstoreError::UnsupportedBundle(_) => Rejection::Unsupported(text),
+        SigstoreError::UnsupportedBundle(_) | SigstoreError::UnsupportedArtifact(_) => Rejection::Unsupported(text),
         _ => Rejection::Malformed(text),
     }
 }

@@ -4,7 +4,8 @@
 //! in milliseconds, as every batch of the log has a checkpoint of its own. Where we differ from upstream: the same entry
 //! again is answered with its old index (upstream: 409, which clients cannot handle), and `dsseRequestV002`, which older
 //! clients send, is recorded as the hashedrekord of the envelope's pre-authentication encoding, which is what newer ones
-//! send themselves. Ed25519 keys are not accepted, see [`crate::model::public_key`].
+//! send themselves. As upstream, an Ed25519 key signs by Ed25519ph: an entry holds a digest, so the pure form could not be
+//! verified from it.
 //!
 //! The read side over HTTP is the log's own (`server::tiles`).
 

@@ -2,10 +2,10 @@
 
 use std::{fs, process::Command};
 
-use countersign::{identity::SubjectForm, issuing::Possession, model::Scheme};
+use countersign::{identity::SubjectForm, model::Scheme};
 use serde_json::json;
 
-use super::{House, Key, SUB, sub};
+use super::{House, Key, SUB};
 use crate::{daemon::text, interop};
 
 /// What sigstore-python does before it signs: a key, a request for it, a certificate, and the check of its timestamp.
@@ -67,12 +67,10 @@ async fn openssl_takes_every_kind_of_certificate() {
         settings.subject_domain = Some("example.org".to_owned());
     })
     .await;
-    for (house, claims, schemes) in
-        [(&uri, sub(), Scheme::ALL.as_slice()), (&user, json!({ "sub": "alice" }), &[Scheme::P256Sha256])]
-    {
+    for (house, subject, schemes) in [(&uri, SUB, Scheme::ALL.as_slice()), (&user, "alice", &[Scheme::P256Sha256])] {
         for scheme in schemes {
             let key = Key::new(*scheme);
-            let issued = house.ask(claims.clone(), Possession::Request(key.csr())).await.unwrap();
+            let issued = house.ask(json!({ "sub": subject }), key.proof(subject)).await.unwrap();
             let at = |name: &str| house.home.path().join(name);
             fs::write(at("leaf.pem"), &issued.chain[0]).unwrap();
             fs::write(at("ca.pem"), &issued.chain[1]).unwrap();

@@ -5,10 +5,10 @@ use countersign::{
     issuing::{EncodedKey, IssuingError, Possession},
     log::Draft,
     model::{
-        Digest, Identity, Scheme, Signer, TrustedRoot, bundle,
+        Digest, Identity, Rejection, Scheme, Signer, Statement, Subject, TrustedRoot, bundle,
         certificate_request::{CertificateRequest, CertificateRequestError},
-        leaf, limits,
-        verify::verify,
+        leaf, limits, predicate,
+        verify::{verify, verify_with_key},
     },
 };
 use der::Encode as _;
@@ -31,10 +31,17 @@ async fn every_kind_of_key_gets_a_logged_certificate() {
         house.check(&issued.chain, issued.entry.index, &key, SUB.as_bytes());
 
         let request = key.request(|_| ());
-        let issued = house.ask(sub(), Possession::Request(super::csr(&request))).await.unwrap();
+        let by_request = house.ask(sub(), Possession::Request(super::csr(&request))).await;
+        if scheme == Scheme::Ed25519Ph {
+            let refused = by_request.unwrap_err();
+            let unlogged = CertificateRequestError::NotPrehashed;
+            assert!(matches!(&refused, IssuingError::Request(error) if *error == unlogged), "{refused:?}");
+            continue;
+        }
+        let issued = by_request.unwrap();
         house.check(&issued.chain, issued.entry.index, &key, &request.info.to_der().unwrap());
     }
-    assert_eq!(house.log.size(), 1 + 3 * 6, "an entry for each");
+    assert_eq!(house.log.size(), 1 + 3 * 6 + 2, "an entry for each");
     assert_eq!(house.log.fsck(|_, _| {}).unwrap().findings, Vec::<String>::new());
 }
 
@@ -96,6 +103,47 @@ async fn what_the_holder_signs_verifies() {
         let verified = verify(&bundle, &digest, &root).unwrap();
         let wanted = Identity { subject: subject.to_owned(), issuer: house.issuer.url().to_owned() };
         assert_eq!(*verified.signer(), Signer::Identity(wanted));
+    }
+}
+
+/// Of two kinds of key the verifier knows nothing: that is what it says, and not that the signature is wrong.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_holder_of_any_key_signs_verifies_or_is_said_not_to_be_known() {
+    let house = House::new(SubjectForm::Uri).await;
+    let root = TrustedRoot::parse(&house.keys.trusted_root()).unwrap();
+    let digest = Digest::of(b"artifact");
+    let subject = Subject { name: "artifact".to_owned(), digest };
+    let statement = Statement::new(vec![subject], predicate::SIGN, json!({})).unwrap().to_json();
+    let encoded = bundle::pae(&statement);
+    for scheme in Scheme::ALL {
+        let key = Key::new(scheme);
+        let issued = house.ask(sub(), key.proof(SUB)).await.unwrap();
+        let certificate = super::unpem(&issued.chain[0]);
+        let signature = key.sign(&encoded);
+        let stamp = house.keys.timestamp(&signature, Timestamp::now()).unwrap();
+        let hint = bundle::Material::Key { hint: "any".to_owned() };
+        for (verifier, material) in [
+            (leaf::Verifier::Certificate(&certificate), bundle::Material::Certificate(certificate.clone())),
+            (leaf::Verifier::Key(&key.spki), hint),
+        ] {
+            let by_key = matches!(verifier, leaf::Verifier::Key(_));
+            let leaf = leaf::entry(scheme, &scheme.digest(&encoded), &signature, verifier);
+            let unlogged = bundle::of_statement(statement.clone(), signature.clone(), material, stamp.clone());
+            let receipts = house.log.append(vec![Draft { leaf: leaf.clone(), payload: Vec::new() }]).await.unwrap();
+            let bundle = house.log.complete(unlogged, leaf, &receipts[0]).unwrap();
+            let verified = if by_key {
+                verify_with_key(&bundle, &digest, &root, &key.pem())
+            } else {
+                verify(&bundle, &digest, &root)
+            };
+            match (scheme, verified) {
+                (Scheme::P521Sha512 | Scheme::Ed25519Ph, Err(Rejection::Unsupported(said))) => {
+                    assert!(said.contains(scheme.details()), "{said}");
+                }
+                (Scheme::P521Sha512 | Scheme::Ed25519Ph, other) => panic!("{scheme:?}, by key {by_key}: {other:?}"),
+                (_, verified) => assert_eq!(verified.unwrap().key(), Digest::of(&key.spki), "{scheme:?}"),
+            }
+        }
     }
 }
 

@@ -86,9 +86,12 @@ async fn keys_and_requests_are_refused_by_name() {
         change(&mut request);
         super::csr(&request)
     };
-    let ed25519 =
-        hex::decode("302a300506032b6570032100d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a");
-    let ed25519 = ed25519.unwrap();
+    let ed25519 = Key::new(Scheme::Ed25519Ph);
+    let ed25519_csr = super::csr(&ed25519.request(|_| ()));
+    let ed25519_pem = pem("PUBLIC KEY", &ed25519.spki);
+    let small_order = [&ed25519.spki[..12], &[1], &[0; 31]].concat();
+    let ed448 = hex::decode("3043300506032b6571033a00").unwrap();
+    let ed448 = [ed448.as_slice(), &[7; 57]].concat();
     let mut modulus = vec![0xc5; 128];
     modulus[127] |= 1;
     let off_curve = [&[4], [7; 64].as_slice()].concat();
@@ -102,9 +105,6 @@ async fn keys_and_requests_are_refused_by_name() {
         use aws_lc_rs::{encoding::AsDer as _, signature::KeyPair as _};
         p521.public_key().as_der().unwrap().as_ref().to_vec()
     };
-    let ed25519_csr = csr(&|request| {
-        request.info.public_key = der::Decode::from_der(&ed25519).unwrap();
-    });
     let mut bad_base64 = good.clone();
     bad_base64["publicKeyRequest"]["proofOfPossession"] = json!("?hunter2?");
     let mut both = good.clone();
@@ -119,7 +119,9 @@ async fn keys_and_requests_are_refused_by_name() {
         ("key: cut off", with_key(&key.spki[..60]), "KEY_MALFORMED"),
         ("key: a byte more", with_key(&[key.spki.as_slice(), &[0]].concat()), "KEY_MALFORMED"),
         ("key: too long", with_key(&[0x30; 3_000]), "KEY_MALFORMED"),
-        ("key: Ed25519", with_key(&ed25519), "KEY_UNSUPPORTED"),
+        ("key: Ed448", with_key(&ed448), "KEY_UNSUPPORTED"),
+        ("key: Ed25519, small order", with_key(&small_order), "KEY_MALFORMED"),
+        ("key: Ed25519, cut off", with_key(&ed25519.spki[..43]), "KEY_MALFORMED"),
         ("key: secp256k1", with_key(&ec_spki("1.3.132.0.10", &off_curve)), "KEY_UNSUPPORTED"),
         ("key: P-224", with_key(&ec_spki("1.3.132.0.33", &[&[4], [7; 56].as_slice()].concat())), "KEY_UNSUPPORTED"),
         ("key: compressed point", with_key(&ec_spki("1.2.840.10045.3.1.7", &compressed)), "KEY_MALFORMED"),
@@ -130,6 +132,11 @@ async fn keys_and_requests_are_refused_by_name() {
         ("proof: none", with_proof(&[]), "PROOF_INVALID"),
         ("proof: of another key", with_proof(&other.sign(SUB.as_bytes())), "PROOF_INVALID"),
         ("proof: over another subject", with_proof(&key.sign(b"https://ci.example.org/job/8")), "PROOF_INVALID"),
+        (
+            "proof: Ed25519, not pre-hashed",
+            by_proof(&token, &ed25519_pem, &ed25519.sign_pure(SUB.as_bytes())),
+            "PROOF_INVALID",
+        ),
         ("proof: over the token", with_proof(&key.sign(token.as_bytes())), "PROOF_INVALID"),
         (
             "proof: with another hash",
@@ -167,7 +174,7 @@ async fn keys_and_requests_are_refused_by_name() {
             })),
             "CSR_ALGORITHM",
         ),
-        ("request: Ed25519", request(&ed25519_csr), "KEY_UNSUPPORTED"),
+        ("request: Ed25519", request(&ed25519_csr), "CSR_ALGORITHM"),
         ("both ways", both, "INVALID_ARGUMENT"),
         ("neither way", json!({ "credentials": { "oidcIdentityToken": token } }), "INVALID_ARGUMENT"),
         ("an empty request", by_csr(&token, &[]), "INVALID_ARGUMENT"),

@@ -1,6 +1,5 @@
 //! Rekor v2: what clients signed themselves is verified, recorded, and proven.
 
-use aws_lc_rs::{encoding::AsDer as _, signature::KeyPair as _};
 use base64::{
     Engine as _,
     engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
@@ -113,7 +112,7 @@ async fn signatures_of_every_kind_of_key_are_recorded_and_prove() {
         let (status, answer) = send(&house, &again).await;
         assert_eq!((status, proven(&answer).1), (201, index), "{scheme:?}");
     }
-    assert_eq!(house.size().await, 1 + 6, "the genesis entry, and one of each");
+    assert_eq!(house.size().await, 1 + 7, "the genesis entry, and one of each");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -178,8 +177,30 @@ async fn what_does_not_verify_is_not_recorded() {
     };
     let key = "/signature/verifier/publicKey/rawBytes";
     let spki = |der: &[u8]| with(key, json!(encode(der)));
-    let ed25519 = aws_lc_rs::signature::Ed25519KeyPair::generate().unwrap();
-    let ed25519 = ed25519.public_key().as_der().unwrap().as_ref().to_vec();
+    let ed25519 = Holder::new(Scheme::Ed25519Ph);
+    let prehashed = request(&ed25519, b"artifact");
+    let ed448 = [hex::decode("3043300506032b6571033a00").unwrap().as_slice(), &[7; 57]].concat();
+    let pure = {
+        let mut request = prehashed.clone();
+        request["hashedRekordRequestV002"]["signature"]["content"] = json!(encode(&ed25519.sign_pure(b"artifact")));
+        request
+    };
+    let pure_over_digest = {
+        let mut request = prehashed.clone();
+        let signature = ed25519.sign_pure(&Scheme::Ed25519Ph.digest(b"artifact"));
+        request["hashedRekordRequestV002"]["signature"]["content"] = json!(encode(&signature));
+        request
+    };
+    let pure_by_name = {
+        let mut request = prehashed.clone();
+        request["hashedRekordRequestV002"]["signature"]["verifier"]["keyDetails"] = json!("PKIX_ED25519");
+        request
+    };
+    let short = {
+        let mut request = prehashed.clone();
+        request["hashedRekordRequestV002"]["digest"] = json!(encode(&[1; 32]));
+        request
+    };
     let compressed = {
         let mut der = holder.spki.clone();
         der.truncate(der.len() - 32);
@@ -218,7 +239,13 @@ async fn what_does_not_verify_is_not_recorded() {
         (spki(&holder.spki[1..]), "not a public key"),
         (spki(&[0x30; 2_000]), "not a public key"),
         (spki(&Holder::new(Scheme::P256Sha256).spki), "signature does not verify"),
-        (spki(&ed25519), "Ed25519 keys are not accepted"),
+        (spki(&ed448), "this kind of key is not accepted; use ECDSA"),
+        (spki(&ed25519.spki), "a key of this kind signs by PKIX_ED25519_PH"),
+        (spki(&ed25519.spki[..43]), "not a public key"),
+        (pure, "signature does not verify"),
+        (pure_over_digest, "signature does not verify"),
+        (pure_by_name, "keyDetails must be one of"),
+        (short, "digest has 32 bytes; a signature with this key is over a digest of 64"),
         (spki(&compressed), "not a public key"),
         (
             with("/signature/verifier/publicKey", json!({"rawBytes": encode(&Holder::new(Scheme::P384Sha384).spki)})),

@@ -58,7 +58,7 @@ const fn request(refused: &CertificateRequestError) -> &'static str {
         CertificateRequestError::TooLarge(_) => "CSR_TOO_LARGE",
         CertificateRequestError::Malformed => "CSR_MALFORMED",
         CertificateRequestError::Key(refused) => key(refused),
-        CertificateRequestError::Algorithm(_) => "CSR_ALGORITHM",
+        CertificateRequestError::Algorithm(_) | CertificateRequestError::NotPrehashed => "CSR_ALGORITHM",
         CertificateRequestError::Signature => "CSR_SIGNATURE",
     }
 }

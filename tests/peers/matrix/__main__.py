@@ -34,10 +34,10 @@ from cells import Cell, judge
 from clients import Client, Place
 from clients.cosign import Cosign, CosignKey
 from clients.countersign import Countersign, CountersignKey
-from clients.golang import Golang
+from clients.golang import Golang, GolangKey
 from clients.javascript import JavaScript
 from clients.python import Python
-from model import Case, Key, Kind, NotPossible, Sample, SigningFailed
+from model import ED25519PH, P384, RSA, Case, Key, Kind, NotPossible, Sample, SigningFailed
 from oci import Registry
 from process import run
 from tokens import ALICE, Issuer, create
@@ -50,6 +50,7 @@ PREDICATE = {
     },
     "runDetails": {"builder": {"id": "https://ci.interop.test/runner"}},
 }
+KEYS = {"RSA": RSA, "P-384": P384, "Ed25519": ED25519PH}
 AT_ONCE = (os.cpu_count() or 2) + 2
 """Calls of clients at the same time."""
 
@@ -209,6 +210,8 @@ def run_matrix(given: argparse.Namespace) -> int:
     verifiers = [client for client in (countersign, python, javascript, cosign, golang) if client is not None]
     signers = [*verifiers, CountersignKey(place, given.binary)]
     signers += [CosignKey(place, given.cosign)] if given.cosign else []
+    if given.sigstore_go:
+        signers += [GolangKey(place, given.sigstore_go, name, algorithm) for name, algorithm in KEYS.items()]
     known = versions(given)
     print("  " + ", ".join(f"{name} {version}" for name, version in known.items()), flush=True)
 

@@ -104,7 +104,7 @@ def judge(verifier: Client, sample: Sample, other_key: Key, number: int) -> Cell
     """Puts a sample before a verifier. `number` says in what the other identity differs."""
     cell = Cell(sample.case, sample.signer, verifier.name)
     try:
-        cell.checks.append(Check("what was signed", Outcome.ACCEPTED, verifier.verify(sample, sample.credential)))
+        cell.checks.append(Check("what was signed", Outcome.ACCEPTED, verifier.verify_signer(sample)))
     except NotPossible as why:
         cell.impossible = str(why)
         return cell

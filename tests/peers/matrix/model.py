@@ -8,6 +8,9 @@ from pathlib import Path
 
 IMAGE_SIGNATURE = "https://sigstore.dev/cosign/sign/v1"
 PROVENANCE = "https://slsa.dev/provenance/v1"
+RSA = "PKIX_RSA_PKCS1V15_3072_SHA256"
+P384 = "PKIX_ECDSA_P384_SHA_384"
+ED25519PH = "PKIX_ED25519_PH"
 
 
 class Kind(enum.Enum):
@@ -63,6 +66,8 @@ class Key:
     """Whose key must have signed: a public key, PEM."""
 
     public: Path
+    algorithm: str = ""
+    """How it signs, where not every client can verify that."""
 
 
 @dataclass

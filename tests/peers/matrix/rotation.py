@@ -91,7 +91,7 @@ class Rotation:
 def _verify(question: tuple[str, Client, Sample]) -> Step | None:
     what, verifier, sample = question
     try:
-        verdicts = verifier.verify(sample, sample.credential)
+        verdicts = verifier.verify_signer(sample)
     except NotPossible:
         return None
     wrong = [str(one) for one in verdicts if one.outcome is not Outcome.ACCEPTED]

@@ -29,7 +29,7 @@ def make(place: Place, client: Client, case: Case, number: int, occasion: str = 
 
     `number` says which byte of the bundle is changed in the copy that must be refused.
     """
-    slug = re.sub(r"[^a-z0-9]+", "-", f"{client.name} {case.slug} {occasion}".strip())
+    slug = re.sub(r"[^a-z0-9]+", "-", f"{client.name} {case.slug} {occasion}".strip().lower())
     directory = place.work / "samples" / slug
     directory.mkdir(parents=True)
     make_one = _image if case.kind.is_image else _file

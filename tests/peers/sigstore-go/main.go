@@ -1,6 +1,7 @@
 // Sigstore-go signs at a service and verifies what others signed there, from the files that the service hands out.
 //
-//	sigstore-go sign   --signing-config F --trusted-root F --token-file F --bundle OUT (--file F | --statement F)
+//	sigstore-go sign   --signing-config F --trusted-root F --bundle OUT (--file F | --statement F)
+//	                   (--token-file F | --algorithm NAME --public-key OUT)
 //	sigstore-go verify --trusted-root F --bundle F (--identity I --issuer U | --key PEM) (--file F | --subject FILE_OR_DIGEST)
 //	sigstore-go time   --signing-config F --entries N     writes entries into the log, prints milliseconds, one a line
 //
@@ -22,6 +23,7 @@ var errUsage = errors.New("wrong usage")
 type options struct {
 	signingConfig, trustedRoot, tokenFile, bundle   string
 	file, statement, subject, identity, issuer, key string
+	algorithm, publicKey                            string
 	entries                                         int
 }
 
@@ -33,6 +35,7 @@ func parse(arguments []string) (options, error) {
 		"signing-config": &o.signingConfig, "trusted-root": &o.trustedRoot, "token-file": &o.tokenFile,
 		"bundle": &o.bundle, "file": &o.file, "statement": &o.statement, "subject": &o.subject,
 		"identity": &o.identity, "issuer": &o.issuer, "key": &o.key,
+		"algorithm": &o.algorithm, "public-key": &o.publicKey,
 	} {
 		flags.StringVar(value, name, "", "")
 	}

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	protocommon "github.com/sigstore/protobuf-specs/gen/pb-go/common/v1"
 	"github.com/sigstore/sigstore-go/pkg/root"
 	"github.com/sigstore/sigstore-go/pkg/sign"
 	"google.golang.org/protobuf/encoding/protojson"
@@ -20,10 +21,6 @@ func signBundle(o options) error {
 	if err != nil {
 		return err
 	}
-	token, err := os.ReadFile(o.tokenFile)
-	if err != nil {
-		return err
-	}
 	config, err := root.NewSigningConfigFromPath(o.signingConfig)
 	if err != nil {
 		return fmt.Errorf("signing configuration: %w", err)
@@ -32,16 +29,14 @@ func signBundle(o options) error {
 	if err != nil {
 		return fmt.Errorf("trusted root: %w", err)
 	}
-	keypair, err := sign.NewEphemeralKeypair(nil)
-	if err != nil {
-		return err
-	}
 	bundleOptions, err := services(config)
 	if err != nil {
 		return err
 	}
-	bundleOptions.TrustedRoot = trusted
-	bundleOptions.CertificateProviderOptions = &sign.CertificateProviderOptions{IDToken: strings.TrimSpace(string(token))}
+	keypair, err := identify(o, trusted, &bundleOptions)
+	if err != nil {
+		return err
+	}
 	bundle, err := sign.Bundle(content, keypair, bundleOptions)
 	if err != nil {
 		return err
@@ -51,6 +46,41 @@ func signBundle(o options) error {
 		return err
 	}
 	return os.WriteFile(o.bundle, written, 0o600)
+}
+
+// identify makes the key, and says in the options who signs with it: whoever the token is for, or just this key.
+func identify(o options, trusted root.TrustedMaterial, chosen *sign.BundleOptions) (sign.Keypair, error) {
+	if (o.tokenFile == "") == (o.algorithm == "" || o.publicKey == "") {
+		return nil, fmt.Errorf("%w: give --token-file, or --algorithm with --public-key", errUsage)
+	}
+	algorithm := protocommon.PublicKeyDetails(protocommon.PublicKeyDetails_value[o.algorithm])
+	keypair, err := sign.NewEphemeralKeypair(&sign.EphemeralKeypairOptions{Algorithm: algorithm})
+	if err != nil {
+		return nil, err
+	}
+	if o.tokenFile != "" {
+		token, err := os.ReadFile(o.tokenFile)
+		if err != nil {
+			return nil, err
+		}
+		chosen.TrustedRoot = trusted
+		chosen.CertificateProviderOptions = &sign.CertificateProviderOptions{IDToken: strings.TrimSpace(string(token))}
+		return keypair, nil
+	}
+	text, err := keypair.GetPublicKeyPem()
+	if err != nil {
+		return nil, err
+	}
+	if err := os.WriteFile(o.publicKey, []byte(text), 0o600); err != nil {
+		return nil, err
+	}
+	key, err := keyFrom(o.publicKey)
+	if err != nil {
+		return nil, err
+	}
+	chosen.TrustedRoot = root.TrustedMaterialCollection{trusted, key}
+	chosen.CertificateProvider = nil
+	return keypair, nil
 }
 
 func contentOf(o options) (sign.Content, error) {

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"crypto"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -14,6 +13,7 @@ import (
 	"github.com/sigstore/sigstore-go/pkg/verify"
 	"github.com/sigstore/sigstore/pkg/cryptoutils"
 	"github.com/sigstore/sigstore/pkg/signature"
+	load "github.com/sigstore/sigstore/pkg/signature/options"
 )
 
 // verifyBundle asks for all that a bundle of this service must have: a log entry, a timestamp, and, where somebody
@@ -74,7 +74,7 @@ func keyFrom(path string) (root.TrustedMaterial, error) {
 	if err != nil {
 		return nil, fmt.Errorf("public key: %w", err)
 	}
-	verifier, err := signature.LoadVerifier(public, crypto.SHA256)
+	verifier, err := signature.LoadDefaultVerifier(public, load.WithED25519ph())
 	if err != nil {
 		return nil, fmt.Errorf("public key: %w", err)
 	}

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import process
-from model import Key, Outcome, Sample, Verdict
+from model import Key, Kind, NotPossible, Outcome, Sample, Verdict
 from oci import Registry
 from tokens import Issuer
 
@@ -37,6 +37,8 @@ class Client:
     """One client. `name` is how it is printed."""
 
     name = ""
+    lacks: dict[str, tuple[Kind, ...]] = {}
+    """By algorithms of keys: what was signed so, and this has no way to verify."""
 
     def __init__(self, place: Place) -> None:
         self.place = place
@@ -51,6 +53,14 @@ class Client:
     def verify(self, sample: Sample, credential: object) -> list[Verdict]:
         """Asks whether this is by that credential, each way that the client has. Raises `NotPossible`."""
         raise NotImplementedError
+
+    def verify_signer(self, sample: Sample) -> list[Verdict]:
+        """Asks whether this is by whoever signed it. Raises `NotPossible`, also where it lacks the algorithm and said no."""
+        verdicts = self.verify(sample, sample.credential)
+        algorithm = getattr(sample.credential, "algorithm", "")
+        if sample.kind in self.lacks.get(algorithm, ()) and all(verdict.outcome is Outcome.REFUSED for verdict in verdicts):
+            raise NotPossible(f"does not verify {algorithm}, and refuses it")
+        return verdicts
 
 
 def verdict(ran: process.Ran, way: str = "", refusals: tuple[int, ...] = (1,)) -> Verdict:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from clients import Client, Place, identity_or_key, verdict
-from model import Identity, Key, Kind, NotPossible, Sample, SigningFailed, Verdict
+from model import ED25519PH, P384, Identity, Key, Kind, NotPossible, Sample, SigningFailed, Verdict
 from process import Ran, run
 
 PASSWORD = "interop"
@@ -20,6 +20,7 @@ VERIFY = {
 
 class Cosign(Client):
     name = "cosign"
+    lacks = {ED25519PH: tuple(Kind), P384: tuple(Kind)}
 
     def __init__(self, place: Place, binary: Path) -> None:
         super().__init__(place)

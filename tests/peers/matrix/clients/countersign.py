@@ -6,7 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from clients import Client, Place, identity_or_key, verdict
-from model import Identity, Key, Kind, NotPossible, Sample, SigningFailed, Verdict
+from model import ED25519PH, P384, Identity, Key, Kind, NotPossible, Sample, SigningFailed, Verdict
 from process import Ran, run
 from tokens import OPERATOR, PIPELINE
 
@@ -16,6 +16,7 @@ KEY = "release"
 
 class Countersign(Client):
     name = "countersign"
+    lacks = {ED25519PH: tuple(Kind), P384: (Kind.FILE,)}
 
     def __init__(self, place: Place, binary: Path) -> None:
         super().__init__(place)

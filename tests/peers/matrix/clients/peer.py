@@ -18,11 +18,14 @@ class PeerProgram(Client):
     def sign(self, sample: Sample) -> None:
         if not isinstance(sample.credential, Identity):
             raise NotPossible("the program signs with certificates alone")
+        self._sign(sample, {"--token-file": self.place.issuer.token_file(sample.credential)})
+
+    def _sign(self, sample: Sample, who: dict[str, object]) -> None:
         given = {
             "--signing-config": self.place.signing_config,
             "--trusted-root": self.place.trusted_root if self.checks_when_signing else None,
-            "--token-file": self.place.issuer.token_file(sample.credential),
             "--bundle": sample.bundle,
+            **who,
         }
         if sample.kind.is_statement:
             given["--statement"] = statement(sample, self.place.predicate)
