@@ -295,6 +295,29 @@ async fn a_statement_counts_once_and_what_does_not_verify_not_at_all() {
     assert_eq!((evidence.statements.len(), evidence.rejected.len()), (1, 2), "{:?}", evidence.rejected);
 }
 
+/// What an entry signs is kept in memory; when its payload is erased, neither digest nor tag finds it any more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_erased_is_no_evidence_even_when_it_was_just_read() {
+    let world = World::new().await;
+    let (digest, other) = (Digest::of(b"one"), Digest::of(b"another"));
+    let tagged = ImageRef { name: world.name.clone(), tag: Some("v1".to_owned()), digest: None };
+    let name = tagged.tagged_name().unwrap();
+    let subject = Subject { name, digest: other };
+    let statement = Statement::new(vec![subject], predicate::SIGN, json!({})).unwrap();
+    let identity = Identity { subject: "spiffe://our.test/ci".to_owned(), issuer: "https://our.test".to_owned() };
+    let signed = world.ours.signing.attest(vec![statement], &identity, Timestamp::now()).await.unwrap();
+    let index = signed[0].entry.index;
+    let service = world.evidence(0, 0);
+    let ask = async |digest: Digest| service.from_log(&digest, Some(&tagged), at(0)).await.unwrap();
+    for _ in 0..2 {
+        assert_eq!(ask(other).await.statements.len(), 1);
+        assert_eq!(ask(digest).await.signed_under_tag.map(|(found, _)| found), Some(other));
+    }
+    world.ours.log.erase(index).unwrap();
+    assert_eq!(ask(other).await.statements.len(), 0);
+    assert_eq!(ask(digest).await.signed_under_tag, None);
+}
+
 /// What was promoted is evidence at its new place alone: the old registry is gone, and nothing is in our log.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_promoted_image_is_verified_where_it_went() {

@@ -298,6 +298,9 @@ fn an_entry_that_we_read_ourselves_counts_in_every_part() {
     let whole = bundle_of(Scheme::P384Sha384, &keys, &builder(), &Content::Statement(&one), now());
     let another = bundle_of(Scheme::P384Sha384, &keys, &builder(), &Content::Statement(&other), now());
     let own: serde_json::Value = serde_json::from_str(&keys.trusted_root()).unwrap();
+    let elsewhere = tempfile::tempdir().unwrap();
+    let foreign: serde_json::Value = serde_json::from_str(&keyring(elsewhere.path(), now()).trusted_root()).unwrap();
+    let foreign = foreign["tlogs"][0]["publicKey"]["rawBytes"].clone();
     let entries = "/verificationMaterial/tlogEntries";
     let entry = whole.pointer(entries).unwrap()[0].clone();
     let with = |part: &str, value: serde_json::Value| {
@@ -322,6 +325,7 @@ fn an_entry_that_we_read_ourselves_counts_in_every_part() {
             root_with("/baseUrl", json!("https://x.test")),
             "checkpoint is of another",
         ),
+        ("another key", whole.clone(), root_with("/publicKey/rawBytes", foreign), "not signed by the log"),
         (
             "no log",
             whole.clone(),
