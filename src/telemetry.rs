@@ -6,11 +6,14 @@
 //! that strangers choose is `host` (whoever may create a pod names a registry): the first [`HOSTS`] have series of their
 //! own, what is asked after them counts as `other`. `witness` is a name of the configured witness policy.
 //!
+//! What goes into the log of an error is written here too: [`with_causes`].
+//!
 //! Two kinds of numbers: what happens is counted when it happens; what a part counts itself (log, registries, caches,
 //! recordings) is [set](Metrics::set) to its total when the page is read.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    error::Error,
     fmt,
     str::FromStr,
     sync::{Arc, Mutex, PoisonError, atomic::Ordering},
@@ -21,6 +24,12 @@ use prometheus_client::{
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram, info::Info},
     registry::Registry,
 };
+
+/// An error with its causes, outermost first: what a log needs, and a caller is not told.
+pub fn with_causes(error: &dyn Error) -> String {
+    let causes = std::iter::successors(error.source(), |&cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
 
 /// Registries that have series of their own, as a count.
 pub const HOSTS: usize = 64;

@@ -8,6 +8,7 @@ use tonic_types::{ErrorDetails, StatusExt};
 use crate::{
     identity::Refusal,
     model::{Caller, Role},
+    telemetry::with_causes,
 };
 
 /// The domain of every `google.rpc.ErrorInfo` that we send.
@@ -64,13 +65,7 @@ pub(crate) fn key_unavailable(message: &str) -> Status {
 
 /// `INTERNAL`: the chain goes to the log, the caller gets one sentence.
 pub(crate) fn internal(error: &dyn std::error::Error) -> Status {
-    let mut chain = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        chain = format!("{chain}: {cause}");
-        source = cause.source();
-    }
-    tracing::error!(error = %chain, "internal error");
+    tracing::error!(error = %with_causes(error), "internal error");
     with_info(
         Code::Internal,
         "internal error; the service's log has the cause under this request id",

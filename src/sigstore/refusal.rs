@@ -26,7 +26,7 @@ use serde_json::json;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
-use crate::{keys::KeyError, log::LogError, recording::RecordingError};
+use crate::{keys::KeyError, log::LogError, recording::RecordingError, telemetry::with_causes};
 
 /// The domain of every `google.rpc.ErrorInfo` that we send.
 const DOMAIN: &str = "countersign.dev";
@@ -97,13 +97,7 @@ impl Refusal {
 
     /// Our fault. The causes go to the log, and not to the caller.
     pub fn internal(error: &dyn Error) -> Self {
-        let mut chain = error.to_string();
-        let mut source = error.source();
-        while let Some(cause) = source {
-            chain = format!("{chain}: {cause}");
-            source = cause.source();
-        }
-        tracing::error!(error = %chain, "internal error");
+        tracing::error!(error = %with_causes(error), "internal error");
         let message = "internal error; the service's log has the cause under this request id";
         Self::new(Code::Internal, "INTERNAL", message)
     }

@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::{Asked, Shared, Snapshot, Witnessing};
 use crate::{
-    telemetry::Metrics,
+    telemetry::{Metrics, with_causes},
     tlog::{
         Note, SignatureLine, prove_consistency,
         witness::{AddCheckpoint, MOST_ANSWER, SIZE_TYPE, parse_conflict},
@@ -132,7 +132,7 @@ impl Asking {
                 .map_err(|source| Failure::Proof(source.to_string()))?;
             let request = AddCheckpoint { old, proof, checkpoint: goal.note.to_string() };
             let sent = self.client.post(self.witness.url.clone()).body(request.to_string()).send().await;
-            let response = sent.map_err(|error| Failure::Unreachable(chain(&error)))?;
+            let response = sent.map_err(|error| Failure::Unreachable(with_causes(&error)))?;
             let status = response.status();
             let is_size =
                 response.headers().get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes() == SIZE_TYPE.as_bytes());
@@ -173,22 +173,11 @@ impl Asking {
 /// Reads a body up to the limit.
 async fn read(mut response: Response) -> Result<String, Failure> {
     let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(|error| Failure::Unreachable(chain(&error)))? {
+    while let Some(chunk) = response.chunk().await.map_err(|error| Failure::Unreachable(with_causes(&error)))? {
         body.extend_from_slice(&chunk);
         if body.len() > MOST_ANSWER {
             return Err(Failure::Invalid(format!("it is longer than {MOST_ANSWER} bytes")));
         }
     }
     String::from_utf8(body).map_err(|_source| Failure::Invalid("it is not text".to_owned()))
-}
-
-/// An error with its causes: the outermost says only that a request failed.
-fn chain(error: &reqwest::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }
