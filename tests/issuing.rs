@@ -23,13 +23,14 @@ use aws_lc_rs::{
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use countersign::{
     identity::{Authenticator, Issuer as IssuerSettings, Rule, Settings, SubjectForm},
-    issuing::{EncodedKey, Issued, Issuing, IssuingError, Possession},
+    issuing::{Issued, Issuing, IssuingError},
     keys::Keyring,
     log::{Log, Options, View},
     model::{
         PublicKey, Role, Scheme,
         certificate::{identity_of, is_signed_by},
         leaf::{self, Verifier},
+        possession::{EncodedKey, Possession},
     },
     sigstore::{
         fulcio::Fulcio,

@@ -71,10 +71,11 @@ pub struct Legacy {
 
 /// The claim of a simple signing document about an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Claim {
-    pub(super) digest: Digest,
+pub struct Claim {
+    /// The image's digest.
+    pub digest: Digest,
     /// The repository under which it was signed; may be empty.
-    pub(super) name: String,
+    pub name: String,
 }
 
 #[derive(Deserialize)]
@@ -163,7 +164,10 @@ impl Legacy {
     }
 
     /// What a signature's document says; nothing in it is proven yet.
-    pub(super) fn claim(&self) -> Result<Claim, Rejection> {
+    ///
+    /// # Errors
+    /// [`Rejection::Legacy`] with what cannot be read.
+    pub fn claim(&self) -> Result<Claim, Rejection> {
         let wrong = |problem: String| self.refused(format!("whose document cannot be read: {problem}"));
         check_json_depth(&self.payload, limits::JSON_DEPTH).map_err(|source| wrong(source.to_string()))?;
         let document: Document = serde_json::from_slice(&self.payload).map_err(|source| wrong(source.to_string()))?;
@@ -181,7 +185,7 @@ impl Legacy {
     ///
     /// # Errors
     /// [`Rejection::Legacy`] with what it lacks.
-    pub(super) fn bundle(&self) -> Result<Bundle, Rejection> {
+    pub fn bundle(&self) -> Result<Bundle, Rejection> {
         if let Some(problem) = &self.problem {
             return Err(self.refused(problem));
         }

@@ -18,6 +18,10 @@ pub const URI: usize = 1_024;
 pub const BUNDLE: usize = 16 * 1024 * 1024;
 /// One request to record an entry that a client signed itself (as Rekor v2).
 pub const ENTRY_REQUEST: usize = 4 * 1024 * 1024;
+/// One certificate in such a request, DER.
+pub const CERTIFICATE: usize = 16 * 1024;
+/// One signature in such a request: RSA with 4,096 bits has 512.
+pub const SIGNATURE: usize = 1_024;
 /// One log leaf (C2SP tlog-tiles: 16-bit length).
 pub const LEAF: usize = 65_535;
 /// Statements in one batch, as a count.
@@ -96,6 +100,10 @@ pub const SUMMARY_SUBJECTS: usize = 16;
 pub const WATCHERS: usize = 256;
 /// Watches of the log that one caller may have open, as a count.
 pub const WATCHERS_EACH: usize = 32;
+/// One request for a time-stamp, DER.
+pub const STAMP_REQUEST: usize = 4_096;
+/// The nonce of a request for a time-stamp.
+pub const NONCE: usize = 32;
 /// One certificate request (PKCS#10), in PEM or DER.
 pub const CERTIFICATE_REQUEST: usize = 16 * 1024;
 /// The body of one request for a certificate: a token, and a key with proof or a certificate request, in base64 and JSON.

@@ -2,7 +2,10 @@
 
 use std::{fs, process::Command};
 
-use countersign::{identity::SubjectForm, issuing::Possession, model::Scheme};
+use countersign::{
+    identity::SubjectForm,
+    model::{Scheme, possession::Possession},
+};
 use serde_json::json;
 
 use super::{House, Key, SUB, sub};

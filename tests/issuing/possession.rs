@@ -2,12 +2,13 @@
 
 use countersign::{
     identity::SubjectForm,
-    issuing::{EncodedKey, IssuingError, Possession},
+    issuing::IssuingError,
     log::Draft,
     model::{
         Digest, Identity, Scheme, Signer, TrustedRoot, bundle,
         certificate_request::{CertificateRequest, CertificateRequestError},
         leaf, limits,
+        possession::{EncodedKey, Possession},
         verify::verify,
     },
 };
