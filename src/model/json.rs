@@ -79,7 +79,5 @@ pub(super) fn unknown_scheme() -> String {
 /// A [`JsonError`] that says where it is not what was wanted.
 pub(super) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, JsonError> {
     check_json_depth(body, limits::JSON_DEPTH)?;
-    // It may quote the body, which may have megabytes.
-    let said = |source: serde_json::Error| source.to_string().chars().take(limits::NAME).collect();
-    serde_json::from_slice(body).map_err(|source| JsonError::Unreadable(said(source)))
+    serde_json::from_slice(body).map_err(|source| JsonError::Unreadable(limits::quoted(&source)))
 }

@@ -141,7 +141,7 @@ impl Legacy {
             Kind::Signature => "signature",
             Kind::Attestation => "attestation",
         };
-        Rejection::Legacy(format!("legacy {what} {}", why.as_ref()))
+        Rejection::Legacy(format!("legacy {what} {}", limits::quoted(&why.as_ref())))
     }
 
     fn annotation(&self, name: &str) -> Result<Option<&str>, Rejection> {
@@ -173,8 +173,7 @@ impl Legacy {
         let document: Document = serde_json::from_slice(&self.payload).map_err(|source| wrong(source.to_string()))?;
         let Critical { identity, image, kind } = document.critical;
         if kind != DOCUMENT_TYPE {
-            let shown: String = kind.chars().take(limits::NAME).collect();
-            return Err(wrong(format!("it calls itself {shown:?}")));
+            return Err(wrong(format!("it calls itself {kind:?}")));
         }
         let digest = image.docker_manifest_digest.parse::<Digest>();
         let digest = digest.map_err(|source| wrong(format!("its digest: {source}")))?;
@@ -265,8 +264,8 @@ impl Legacy {
             ("dsse", "0.0.1") => Ok(KindVersion::DsseV001),
             ("intoto", "0.0.2") => Ok(KindVersion::IntotoV002),
             (kind, version) => {
-                let shown: String = format!("{kind} {version}").chars().take(limits::NAME).collect();
-                Err(self.refused(format!("with a log entry of the kind {shown:?}, which cannot be verified")))
+                let kind = limits::quoted(&format!("{kind} {version}"));
+                Err(self.refused(format!("with a log entry of the kind {kind:?}, which cannot be verified")))
             }
         }
     }

@@ -1,4 +1,6 @@
 //! Every upper bound on what strangers send, in one place. Bytes unless the name says otherwise.
+//!
+//! What an error tells of it is bounded too, see [`quoted`].
 
 /// One gRPC request message.
 pub const GRPC_MESSAGE: usize = 16 * 1024 * 1024;
@@ -108,3 +110,8 @@ pub const NONCE: usize = 32;
 pub const CERTIFICATE_REQUEST: usize = 16 * 1024;
 /// The body of one request for a certificate: a token, and a key with proof or a certificate request, in base64 and JSON.
 pub const SIGNING_CERT_BODY: usize = 64 * 1024;
+
+/// The beginning of a text that strangers wrote, or that quotes them, as an error may hold it: at most [`NAME`] characters.
+pub fn quoted(text: &impl ToString) -> String {
+    text.to_string().chars().take(NAME).collect()
+}

@@ -37,7 +37,7 @@ impl TrustedRoot {
             return Err(TrustedRootError::TooLarge(json.len()));
         }
         let root = sigstore_trust_root::TrustedRoot::from_json(json)
-            .map_err(|source| TrustedRootError::Malformed(source.to_string()))?;
+            .map_err(|source| TrustedRootError::Malformed(limits::quoted(&source)))?;
         let origins = root
             .tlogs
             .iter()
@@ -47,7 +47,7 @@ impl TrustedRoot {
             chain.cert_chain.certificates.first().map(|first| first.raw_bytes.as_bytes().to_vec())
         };
         let authorities = root.certificate_authorities.iter().filter_map(issuing).collect();
-        let verifier = Verifier::new(&root).map_err(|source| TrustedRootError::Unusable(source.to_string()))?;
+        let verifier = Verifier::new(&root).map_err(|source| TrustedRootError::Unusable(limits::quoted(&source)))?;
         Ok(Self { digest: Digest::of(json.as_bytes()), origins, authorities, verifier })
     }
 
