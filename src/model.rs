@@ -6,6 +6,7 @@
 pub mod bundle;
 pub mod certificate;
 pub mod certificate_request;
+pub mod challenge;
 pub mod deployment;
 pub mod digest;
 pub mod evidence;

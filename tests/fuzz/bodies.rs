@@ -22,7 +22,7 @@ pub use tlog::*;
 pub type Body = (&'static str, fn(&[u8]) -> bool);
 
 /// All targets. The seeds of each are the files of `tests/golden/tlog/<name>/` or `tests/golden/model/<name>/`.
-pub const BODIES: [Body; 24] = [
+pub const BODIES: [Body; 25] = [
     ("note", note),
     ("checkpoint", checkpoint),
     ("tile_path", tile_path),
@@ -44,6 +44,7 @@ pub const BODIES: [Body; 24] = [
     ("certificate", certificate),
     ("trusted_root", trusted_root),
     ("image", image),
+    ("challenge", challenge),
     ("public_key", public_key),
     ("tuf", tuf),
     ("key_uri", key_uri),

@@ -12,6 +12,7 @@ pub mod model {
     pub mod bundle;
     pub mod certificate;
     pub mod certificate_request;
+    pub mod challenge;
     pub mod digest;
     pub mod identity;
     pub mod image;

@@ -1,10 +1,12 @@
-//! What is found as evidence: bundles, cosign's legacy layout, statements, certificates; and whom we believe.
+//! What is found as evidence, and where: bundles, cosign's legacy layout, statements, certificates; whom we believe; images
+//! and what their registries ask.
 
 use std::sync::OnceLock;
 
 use countersign::model::{
     bundle as bundles,
     certificate::{describe, extensions_of, identity_of, is_signed_by},
+    challenge::Challenge,
     digest::Digest,
     identity::Identity,
     image::{ImageName, ImageRef},
@@ -187,5 +189,24 @@ pub fn image(data: &[u8]) -> bool {
     assert!(!registry.is_empty() && !repository.is_empty() && image.tag.is_some() | image.digest.is_some());
     let pinned = image.pinned(Digest::of(b""));
     assert_eq!((&pinned.name, &pinned.tag, pinned.digest), (&image.name, &image.tag, Some(Digest::of(b""))));
+    true
+}
+
+/// Challenges, a header's value in each line: what is asked stands there, and asked for again, as a careful registry
+/// writes it, it is the same.
+pub fn challenge(data: &[u8]) -> bool {
+    let Some(text) = text(data) else { return false };
+    let Some(challenge) = Challenge::parse(text.split('\n')) else { return false };
+    let quoted = |value: &str| format!("\"{}\"", value.replace('\\', "\\\\").replace('"', "\\\""));
+    let again = match &challenge {
+        Challenge::Basic => "basic realm=\"x\"".to_owned(),
+        Challenge::Bearer { realm, service } => {
+            assert!(realm.len() <= text.len());
+            let service =
+                service.as_deref().map_or_else(String::new, |service| format!(",service={}", quoted(service)));
+            format!("Bearer scope=\"a,realm=b\", realm={}{service}", quoted(realm))
+        }
+    };
+    assert_eq!(Challenge::parse(["Negotiate", &again]).as_ref(), Some(&challenge));
     true
 }
