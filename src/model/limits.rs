@@ -20,10 +20,10 @@ pub const URI: usize = 1_024;
 pub const BUNDLE: usize = 16 * 1024 * 1024;
 /// One request to record an entry that a client signed itself (as Rekor v2).
 pub const ENTRY_REQUEST: usize = 4 * 1024 * 1024;
-/// One certificate in such a request, DER.
-pub const CERTIFICATE: usize = 16 * 1024;
-/// One signature in such a request: RSA with 4,096 bits has 512.
-pub const SIGNATURE: usize = 1_024;
+/// The certificate in one such request, DER.
+pub const ENTRY_CERTIFICATE: usize = 16 * 1024;
+/// The signature in one such request: RSA with 4,096 bits has 512.
+pub const ENTRY_SIGNATURE: usize = 1_024;
 /// One log leaf (C2SP tlog-tiles: 16-bit length).
 pub const LEAF: usize = 65_535;
 /// Statements in one batch, as a count.

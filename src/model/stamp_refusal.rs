@@ -50,7 +50,7 @@ struct Rejected<'a> {
 }
 
 impl StampRefusal {
-    /// A refusal of this kind; `problem` is told to the client, after "timestamp request is not acceptable:".
+    /// A refusal of this kind; the client is told the problem.
     pub const fn new(failure: Failure, problem: &'static str) -> Self {
         Self { problem, failure }
     }

@@ -9,6 +9,8 @@
 //! All but the first two may be missing. It becomes the DER of RFC 3161 ([`der_of_json`]), so that both forms have one
 //! judge. Not here: the clock, and the answer (`keys`).
 
+use std::num::IntErrorKind;
+
 use const_oid::{
     ObjectIdentifier,
     db::rfc5912::{ID_SHA_256, ID_SHA_384, ID_SHA_512},
@@ -175,7 +177,7 @@ pub fn der_of_json(body: &[u8]) -> Result<Vec<u8>, StampJsonError> {
     };
     let req_policy = match query.policy.as_str() {
         "" => None,
-        text => Some(ObjectIdentifier::new(text).map_err(StampJsonError::Policy)?),
+        text => Some(identifier(text).map_err(StampJsonError::Policy)?),
     };
     let request = TimeStampReq {
         version: TspVersion::V1,
@@ -189,4 +191,17 @@ pub fn der_of_json(body: &[u8]) -> Result<Vec<u8>, StampJsonError> {
         extensions: None,
     };
     Ok(request.to_der()?)
+}
+
+/// An object identifier in numbers and dots. Looked at before the library does, which computes the numbers unchecked and
+/// recurses over the text.
+fn identifier(text: &str) -> Result<ObjectIdentifier, const_oid::Error> {
+    if text.len() > limits::NAME {
+        return Err(const_oid::Error::Length);
+    }
+    let too_big = |arc: &str| arc.parse::<u32>().is_err_and(|error| *error.kind() == IntErrorKind::PosOverflow);
+    if text.split('.').any(too_big) {
+        return Err(const_oid::Error::ArcTooBig);
+    }
+    ObjectIdentifier::new(text)
 }

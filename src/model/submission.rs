@@ -198,10 +198,10 @@ impl Submission {
     /// [`SubmissionError::TooLong`], [`SubmissionError::Key`] or [`SubmissionError::Scheme`].
     pub fn leaf(&self) -> Result<Vec<u8>, SubmissionError> {
         let Self { signed, signature, key, scheme } = self;
-        bounded("the signature", signature, limits::SIGNATURE)?;
+        bounded("the signature", signature, limits::ENTRY_SIGNATURE)?;
         let (public, verifier) = match key {
             Key::Certificate(der) => {
-                bounded("the certificate", der, limits::CERTIFICATE)?;
+                bounded("the certificate", der, limits::ENTRY_CERTIFICATE)?;
                 (PublicKey::from_certificate(der)?, Verifier::Certificate(der))
             }
             Key::Public(der) => (PublicKey::from_spki(der)?, Verifier::Key(der)),

@@ -10,10 +10,16 @@ use countersign::model::{
     limits,
     possession::{EncodedKey, Possession, PossessionError},
     public_key::PublicKey,
+    stamp_refusal::Failure,
     stamp_request::{self, POLICY, StampJsonError, StampRequest},
     submission::{Key, Signed, Submission},
 };
+use der::{
+    Decode as _, Encode as _,
+    asn1::{Int, OctetString},
+};
 use serde_json::{Value, json};
+use x509_tsp::TimeStampReq;
 
 use super::refused;
 
@@ -252,8 +258,8 @@ pub fn possession_v1(data: &[u8]) -> bool {
     true
 }
 
-/// RFC 3161: what is acceptable is short, asks for a stamp on a digest that fits its hash, and carries these bytes. What
-/// is not is answered with a rejection, in DER, that says so.
+/// RFC 3161: what is acceptable is short, asks for a stamp on a digest that fits its hash, and carries these bytes; with
+/// one thing changed it is not acceptable. What is not is answered with a rejection, in DER, that says so.
 pub fn stamp_request(data: &[u8]) -> bool {
     let read = StampRequest::from_der(data).and_then(|request| Ok((request.imprint()?, request)));
     let (imprint, request) = match read {
@@ -279,7 +285,28 @@ pub fn stamp_request(data: &[u8]) -> bool {
         assert!((1..=limits::NONCE).contains(&nonce.as_bytes().len()), "{nonce:?}");
         assert!(data.windows(nonce.as_bytes().len()).any(|part| part == nonce.as_bytes()));
     }
+    for (failure, changed) in spoiled(&TimeStampReq::from_der(data).expect("a request")) {
+        let der = changed.to_der().expect("DER");
+        let read = StampRequest::from_der(&der).and_then(|request| request.imprint());
+        assert_eq!(read.map_err(|refusal| refusal.failure), Err(failure));
+    }
     true
+}
+
+/// A request with one thing changed, each time another, and what is wrong with it then.
+fn spoiled(request: &TimeStampReq) -> [(Failure, TimeStampReq); 4] {
+    let [mut nonce, mut policy, mut digest, mut hash] = [(); 4].map(|()| request.clone());
+    nonce.nonce = Some(Int::new(&[1; limits::NONCE + 1]).expect("a number"));
+    policy.req_policy = Some(ID_SHA_256);
+    let longer = [digest.message_imprint.hashed_message.as_bytes(), b"x"].concat();
+    digest.message_imprint.hashed_message = OctetString::new(longer).expect("octets");
+    hash.message_imprint.hash_algorithm.oid = POLICY;
+    [
+        (Failure::BadRequest, nonce),
+        (Failure::UnacceptedPolicy, policy),
+        (Failure::BadDataFormat, digest),
+        (Failure::BadAlgorithm, hash),
+    ]
 }
 
 /// The same in JSON: the DER that it becomes asks for what the JSON says, and is refused for its policy or its digest
