@@ -21,7 +21,7 @@ use fuzz::bodies::BODIES;
 /// What has a parser and no body of its own, and why.
 const WITHOUT: [(&str, &str); 6] = [
     ("model/deployment.rs", "a status is one of a few words"),
-    ("model/deployment/workload.rs", "three names in configuration and in our own API, within a statement"),
+    ("model/deployment/workload.rs", "a kind is one of a few words"),
     ("model/json.rs", "the parts of entry_request, possession and stamp_request_json"),
     ("model/key_name.rs", "a few characters out of a set"),
     ("model/policy.rs", "YAML of an operator, whose limits tests/policy.rs holds"),
