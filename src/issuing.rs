@@ -24,31 +24,9 @@ use crate::{
         Caller, Identity, LogRef, PublicKey, PublicKeyError, Role, Scheme,
         certificate_request::{CertificateRequest, CertificateRequestError},
         leaf::{self, Verifier},
+        possession::{EncodedKey, Possession},
     },
 };
-
-/// How a caller shows a key, and that they hold it. Nothing is checked yet.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Possession {
-    /// A key with a signature over a claim of the token.
-    Proof {
-        /// The key.
-        key: EncodedKey,
-        /// The signature: ECDSA in ASN.1 DER, RSA PKCS#1 v1.5, or Ed25519ph.
-        signature: Vec<u8>,
-    },
-    /// A certificate request, PKCS#10 in PEM.
-    Request(Vec<u8>),
-}
-
-/// A public key as it was sent.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum EncodedKey {
-    /// `SubjectPublicKeyInfo` in PEM.
-    Pem(String),
-    /// `SubjectPublicKeyInfo` in DER.
-    Der(Vec<u8>),
-}
 
 /// A certificate that is in the log.
 #[derive(Debug, Clone)]

@@ -37,7 +37,6 @@ mod offline;
 mod pkcs11;
 mod rotation;
 mod seal;
-mod stamp_refusal;
 mod tls;
 mod trust;
 mod tsa;
@@ -55,7 +54,7 @@ use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
 use jiff::{SignedDuration, Timestamp};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
-use crate::model::{Extensions, Identity};
+use crate::model::{Extensions, Identity, stamp_refusal::StampRefusal};
 pub use cosigner::Cosigner;
 pub use custody::{Custody, TokenRole, UnknownTokenRole};
 pub use ec::EphemeralKey;
@@ -66,7 +65,6 @@ pub use managed::{Change, Event, KeyRefusal, KeyState, KeyVersion, ManagedKey, M
 pub use offline::{bring_tuf_root_back, take_tuf_root_offline};
 pub use pkcs11::{PinSource, Token, TokenSettings};
 pub use rotation::{Rotated, Rotation};
-pub use stamp_refusal::{Failure, StampRefusal};
 pub use trust::{Public, PublicLog, check_host};
 pub use tuf::{TufKeys, TufRoot, tuf_root_is_here};
 

@@ -13,7 +13,6 @@ pub mod limits;
 pub mod rekor;
 pub mod timestamp;
 
-mod json;
 mod refusal;
 
 pub use refusal::Refusal;

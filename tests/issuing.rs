@@ -14,13 +14,14 @@ use std::sync::Arc;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use countersign::{
     identity::{Authenticator, Issuer as IssuerSettings, Rule, Settings, SubjectForm},
-    issuing::{EncodedKey, Issued, Issuing, IssuingError, Possession},
+    issuing::{Issued, Issuing, IssuingError},
     keys::Keyring,
     log::{Log, Options, View},
     model::{
         PublicKey, Role, Scheme,
         certificate::{identity_of, is_signed_by},
         leaf::{self, Verifier},
+        possession::{EncodedKey, Possession},
     },
     sigstore::{
         fulcio::Fulcio,

@@ -32,6 +32,7 @@ mod daemon;
 mod doors;
 mod evidence;
 mod fake_registry;
+mod fuzzing;
 mod holder;
 mod identity;
 mod interop;

@@ -3,8 +3,15 @@
 mod public_key;
 
 use countersign::model::{
-    Decision, Digest, DigestError, ImageName, ImageRef, LogRef, Reason, Statement, StatementError, Subject, Verdict,
-    image::ImageRefError, limits, predicate, statement::check_json_depth, verdict::Code,
+    Decision, Digest, DigestError, ImageName, ImageRef, LogRef, Reason, Statement, StatementError, Subject,
+    TrustedRoot, Verdict,
+    image::ImageRefError,
+    legacy::{Kind, Legacy},
+    limits, predicate,
+    statement::check_json_depth,
+    submission::Submission,
+    verdict::Code,
+    verify::parse_bundle,
 };
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -290,6 +297,8 @@ fn images_are_normalised_or_refused() {
         "",
         " ",
         "App",
+        "Team/app",
+        "Team/sub/app:v1",
         "app:",
         "app@",
         "app:ta g",
@@ -306,6 +315,44 @@ fn images_are_normalised_or_refused() {
     let sha512 = format!("app@sha512:{HEX}{HEX}");
     assert_eq!(sha512.parse::<ImageRef>(), Err(ImageRefError::Digest(DigestError::Algorithm)));
     assert_eq!("a".repeat(limits::NAME + 1).parse::<ImageRef>(), Err(ImageRefError::TooLong));
+}
+
+/// What is said of what was sent goes into answers, verdicts and logs.
+#[test]
+fn an_error_quotes_the_beginning_of_what_was_sent() {
+    const LONG: usize = 100_000;
+    let long = "x".repeat(LONG);
+    let digest = |hex: &str| json!([{ "name": long, "digest": { "sha256": hex } }]);
+    let layer = |certificate: String, payload: String| Legacy {
+        kind: Kind::Signature,
+        layer: String::new(),
+        payload: payload.into_bytes(),
+        annotations: [
+            ("dev.sigstore.cosign/certificate".to_owned(), certificate),
+            ("dev.sigstore.cosign/bundle".to_owned(), "{}".to_owned()),
+        ]
+        .into(),
+        problem: None,
+    };
+    let certificate = format!("-----BEGIN CERTIFICATE{long}\n");
+    let document = json!({ "critical": { "type": long, "image": { "docker-manifest-digest": "" } } });
+    let said = [
+        parse(&with("_type", json!(long))).unwrap_err().to_string(),
+        parse(&with("predicateType", json!(long))).unwrap_err().to_string(),
+        parse(&with("subject", json!(long))).unwrap_err().to_string(),
+        parse(&with("subject", digest("no digest"))).unwrap_err().to_string(),
+        Submission::from_json(json!({ "dsseRequestV002": long }).to_string().as_bytes()).unwrap_err().to_string(),
+        TrustedRoot::parse(&json!({ "mediaType": [long], "tlogs": long }).to_string()).unwrap_err().to_string(),
+        parse_bundle(json!({ "mediaType": long, "verificationMaterial": long }).to_string().as_bytes())
+            .unwrap_err()
+            .to_string(),
+        layer(certificate, String::new()).bundle().unwrap_err().to_string(),
+        layer(String::new(), document.to_string()).claim().unwrap_err().to_string(),
+        layer(String::new(), json!({ "critical": long }).to_string()).claim().unwrap_err().to_string(),
+    ];
+    for said in said {
+        assert!(said.len() < 1_000, "{} bytes are said: {said}", said.len());
+    }
 }
 
 #[test]

@@ -1,11 +1,10 @@
 //! Tree arithmetic against a ten-line model, against four foreign crates and against published vectors; the C2SP texts
-//! against theirs; malleability; and what the fuzz targets check, on inputs made here.
+//! against theirs; and malleability.
 
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use countersign::tlog::{Hash, VerifierKey};
 
-mod fuzzing;
 mod malleability;
 mod model;
 mod notes;

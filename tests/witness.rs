@@ -25,7 +25,7 @@ const SOFA: &str = "example.com/behind-the-sofa\n20852163\nCsUYapGGPo4dkMgIAUqom
 
 #[test]
 fn a_checkpoint_of_the_public_network_meets_its_policy() {
-    let policy = Policy::parse(golden!("ct-staging.policy")).unwrap();
+    let policy = Policy::parse(golden!("../tlog/policy/ct-staging")).unwrap();
     let note = golden!("ct-staging.checkpoint");
     let witnessed = policy.check(note).unwrap();
     assert_eq!(witnessed.checkpoint().size, 1_432_088_532);
@@ -63,12 +63,12 @@ fn ml_dsa_cosignatures_and_log_signatures_of_others_verify() {
     assert_eq!(CosignerKey::parse(plain).unwrap().verify(&note), Ok(1_785_704_691));
     // A log that signs with ML-DSA-44, and the time 0.
     let log = LogKey::parse(golden!("mldsa-log.vkey").trim_end()).unwrap();
-    let request = AddCheckpoint::parse(golden!("mldsa-log.request")).unwrap();
-    assert_eq!(request.to_string(), golden!("mldsa-log.request"));
+    let request = AddCheckpoint::parse(golden!("../tlog/add_checkpoint/mldsa-log")).unwrap();
+    assert_eq!(request.to_string(), golden!("../tlog/add_checkpoint/mldsa-log"));
     let opened = request.open(|_| Some(std::slice::from_ref(&log))).unwrap();
     assert_eq!((opened.checkpoint().size, opened.checkpoint().origin.as_str()), (1, "example.com/mldsa-log"));
     opened.check_growth((0, &EMPTY_ROOT)).unwrap();
-    let changed = golden!("mldsa-log.request").replace("log\n1\n", "log\n2\n");
+    let changed = golden!("../tlog/add_checkpoint/mldsa-log").replace("log\n1\n", "log\n2\n");
     let changed = AddCheckpoint::parse(&changed).unwrap().open(|_| Some(std::slice::from_ref(&log)));
     assert!(matches!(changed, Err(Refusal::Signature(NoteError::Signature(_)))));
 }

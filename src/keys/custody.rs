@@ -14,8 +14,9 @@ use super::{
     KeyError,
     ec::{Curve, EcKey},
     log_key::LogKey,
-    pkcs11::{KeyUri, Kind, SCHEME, Token},
+    pkcs11::{Kind, Token},
 };
+use crate::model::key_uri::{KeyUri, SCHEME};
 
 /// A role whose key can be on a token. The local TLS authority's cannot: it issues certificates for clients offline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]

@@ -19,9 +19,9 @@ use zeroize::Zeroizing;
 use super::{
     KeyError,
     custody::{Sealable, no_token},
-    pkcs11::{KeyUri, Kind, Token},
+    pkcs11::{Kind, Token},
 };
-use crate::model::PublicKey;
+use crate::model::{PublicKey, key_uri::KeyUri};
 
 /// The curves that we sign with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -8,9 +8,10 @@ use zeroize::Zeroizing;
 use super::{
     KeyError,
     custody::{Sealable, no_token},
-    pkcs11::{KeyUri, Kind, Token},
+    pkcs11::{Kind, Token},
     public_key, trust,
 };
+use crate::model::key_uri::KeyUri;
 
 /// Where it is.
 #[derive(Clone)]

@@ -13,7 +13,6 @@
 mod module;
 mod pin;
 mod sessions;
-mod uri;
 
 use std::{fmt, path::PathBuf, sync::Arc};
 
@@ -38,8 +37,8 @@ use spki::{AlgorithmIdentifierOwned, SubjectPublicKeyInfoOwned};
 
 use self::sessions::{Open, Sessions, Trouble};
 use super::{KeyError, ec::Curve, trust};
+use crate::model::key_uri::KeyUri;
 pub use pin::PinSource;
-pub(super) use uri::{KeyUri, SCHEME};
 
 /// `edwards25519` as PKCS#11 v3.0 §2.3.10 names the curve, and its object identifier (RFC 8410); modules know one of them.
 const EDWARDS25519: [&[u8]; 2] = [b"\x13\x0cedwards25519", b"\x06\x03\x2b\x65\x70"];

@@ -13,7 +13,7 @@ use const_oid::{
     ObjectIdentifier,
     db::{
         rfc5911::{ID_AA_SIGNING_CERTIFICATE_V_2, ID_CONTENT_TYPE, ID_MESSAGE_DIGEST, ID_SIGNED_DATA},
-        rfc5912::{ID_KP_TIME_STAMPING, ID_SHA_256, ID_SHA_384, ID_SHA_512},
+        rfc5912::{ID_KP_TIME_STAMPING, ID_SHA_256},
     },
 };
 use der::{
@@ -28,23 +28,20 @@ use x509_cert::{
     attr::Attribute,
     ext::pkix::{ExtendedKeyUsage, KeyUsage, KeyUsages},
 };
-use x509_tsp::{MessageImprint, TimeStampReq, TspVersion, TstInfo};
+use x509_tsp::{TspVersion, TstInfo};
 
 use super::{
     KeyError,
     cert::{self, Authority, Request, extension},
     ec::EcKey,
+};
+use crate::model::{
     stamp_refusal::{Failure, StampRefusal},
+    stamp_request::{Imprint, POLICY, StampRequest},
 };
 
 /// `id-ct-TSTInfo`.
 const TST_INFO: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.9.16.1.4");
-/// The policy that the public Sigstore time-stamp authority names too: times from the machine's clock, in seconds.
-const POLICY: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.4.1.57264.2");
-/// A nonce longer than this is refused.
-const LONGEST_NONCE: usize = 32;
-/// A request longer than this is refused.
-const LONGEST_REQUEST: usize = 4_096;
 
 /// `TimeStampResp` of a granted request. `x509-tsp` has it too, but its status type is in a crate that we do not need.
 #[derive(Sequence)]
@@ -127,51 +124,17 @@ impl Stamper {
 
     /// A whole response over SHA-256 of `message`, without nonce and certificate.
     pub(super) fn stamp(&self, message: &[u8], now: Timestamp) -> Result<Vec<u8>, KeyError> {
-        let imprint = MessageImprint {
-            hash_algorithm: algorithm(ID_SHA_256),
-            hashed_message: OctetString::new(Sha256::digest(message).to_vec())?,
-        };
-        self.respond(imprint, None, false, now)
+        self.respond(Imprint::of(message)?, None, false, now)
     }
 
     /// A whole response to a request.
     pub(super) fn answer(&self, request: &[u8], now: Timestamp) -> Result<Vec<u8>, KeyError> {
-        let refuse = |failure, problem| Err(StampRefusal::new(failure, problem).into());
-        if request.len() > LONGEST_REQUEST {
-            return refuse(Failure::BadRequest, "it is longer than 4,096 bytes");
-        }
-        let Ok(request) = TimeStampReq::from_der(request) else {
-            return refuse(Failure::BadDataFormat, "it is not a TimeStampReq in DER");
-        };
-        if request.req_policy.is_some_and(|policy| policy != POLICY) {
-            return refuse(Failure::UnacceptedPolicy, "it asks for a policy other than 1.3.6.1.4.1.57264.2");
-        }
-        if request.extensions.is_some_and(|extensions| !extensions.is_empty()) {
-            return refuse(Failure::UnacceptedExtension, "it has extensions; none is supported");
-        }
-        if request.nonce.as_ref().is_some_and(|nonce| nonce.as_bytes().len() > LONGEST_NONCE) {
-            return refuse(Failure::BadRequest, "its nonce is longer than 32 bytes");
-        }
+        let request = StampRequest::from_der(request)?;
         if !self.is_valid_at(now) {
-            return refuse(
-                Failure::TimeNotAvailable,
-                "the clock here is outside of the life of the time-stamp certificate; correct the one or renew the other",
-            );
+            let problem = "the clock here is outside of the life of the time-stamp certificate; correct the one or renew the other";
+            return Err(StampRefusal::new(Failure::TimeNotAvailable, problem).into());
         }
-        let imprint = request.message_imprint;
-        let length = match imprint.hash_algorithm.oid {
-            ID_SHA_256 => 32,
-            ID_SHA_384 => 48,
-            ID_SHA_512 => 64,
-            _ => return refuse(Failure::BadAlgorithm, "its hash is none of SHA-256, SHA-384 and SHA-512"),
-        };
-        if imprint.hashed_message.as_bytes().len() != length {
-            return refuse(Failure::BadDataFormat, "the length of its digest does not fit the hash");
-        }
-        if imprint.hash_algorithm.parameters.as_ref().is_some_and(|parameters| !parameters.is_null()) {
-            return refuse(Failure::BadAlgorithm, "its hash has parameters");
-        }
-        self.respond(imprint, request.nonce, request.cert_req, now)
+        self.respond(request.imprint()?, request.nonce().cloned(), request.wants_certificate(), now)
     }
 
     /// Whether a stamp of this time lies in the life of the certificate, as verifiers ask.
@@ -183,7 +146,7 @@ impl Stamper {
 
     fn respond(
         &self,
-        message_imprint: MessageImprint,
+        imprint: Imprint,
         nonce: Option<Int>,
         with_certificate: bool,
         now: Timestamp,
@@ -191,7 +154,7 @@ impl Stamper {
         let info = TstInfo {
             version: TspVersion::V1,
             policy: POLICY,
-            message_imprint,
+            message_imprint: imprint.into(),
             serial_number: serial()?,
             gen_time: GeneralizedTime::from_unix_duration(cert::unix(now)?)?,
             accuracy: None,

@@ -67,8 +67,13 @@ impl FromStr for ImageRef {
         if text.len() > limits::NAME {
             return Err(ImageRefError::TooLong);
         }
-        let reference: Reference =
-            text.parse().map_err(|source| ImageRefError::Malformed(format!("{text:?}: {source}")))?;
+        let reference: Reference = text
+            .parse()
+            .map_err(|source| ImageRefError::Malformed(format!("{text:?}: {}", limits::quoted(&source))))?;
+        // The grammar takes `Team/app` for a host and a path, the defaults for a path on Docker Hub; and paths are lower-case.
+        if reference.repository().contains(|c: char| c.is_ascii_uppercase()) {
+            return Err(ImageRefError::Malformed(format!("{text:?}: a repository's name must be lower-case")));
+        }
         let digest = reference.digest().map(str::parse).transpose()?;
         let tag = match (reference.tag(), digest) {
             (Some(tag), _) => Some(tag.to_owned()),

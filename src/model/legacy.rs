@@ -71,10 +71,11 @@ pub struct Legacy {
 
 /// The claim of a simple signing document about an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Claim {
-    pub(super) digest: Digest,
+pub struct Claim {
+    /// The image's digest.
+    pub digest: Digest,
     /// The repository under which it was signed; may be empty.
-    pub(super) name: String,
+    pub name: String,
 }
 
 #[derive(Deserialize)]
@@ -140,7 +141,7 @@ impl Legacy {
             Kind::Signature => "signature",
             Kind::Attestation => "attestation",
         };
-        Rejection::Legacy(format!("legacy {what} {}", why.as_ref()))
+        Rejection::Legacy(format!("legacy {what} {}", limits::quoted(&why.as_ref())))
     }
 
     fn annotation(&self, name: &str) -> Result<Option<&str>, Rejection> {
@@ -163,14 +164,16 @@ impl Legacy {
     }
 
     /// What a signature's document says; nothing in it is proven yet.
-    pub(super) fn claim(&self) -> Result<Claim, Rejection> {
+    ///
+    /// # Errors
+    /// [`Rejection::Legacy`] with what cannot be read.
+    pub fn claim(&self) -> Result<Claim, Rejection> {
         let wrong = |problem: String| self.refused(format!("whose document cannot be read: {problem}"));
         check_json_depth(&self.payload, limits::JSON_DEPTH).map_err(|source| wrong(source.to_string()))?;
         let document: Document = serde_json::from_slice(&self.payload).map_err(|source| wrong(source.to_string()))?;
         let Critical { identity, image, kind } = document.critical;
         if kind != DOCUMENT_TYPE {
-            let shown: String = kind.chars().take(limits::NAME).collect();
-            return Err(wrong(format!("it calls itself {shown:?}")));
+            return Err(wrong(format!("it calls itself {kind:?}")));
         }
         let digest = image.docker_manifest_digest.parse::<Digest>();
         let digest = digest.map_err(|source| wrong(format!("its digest: {source}")))?;
@@ -181,7 +184,7 @@ impl Legacy {
     ///
     /// # Errors
     /// [`Rejection::Legacy`] with what it lacks.
-    pub(super) fn bundle(&self) -> Result<Bundle, Rejection> {
+    pub fn bundle(&self) -> Result<Bundle, Rejection> {
         if let Some(problem) = &self.problem {
             return Err(self.refused(problem));
         }
@@ -261,8 +264,8 @@ impl Legacy {
             ("dsse", "0.0.1") => Ok(KindVersion::DsseV001),
             ("intoto", "0.0.2") => Ok(KindVersion::IntotoV002),
             (kind, version) => {
-                let shown: String = format!("{kind} {version}").chars().take(limits::NAME).collect();
-                Err(self.refused(format!("with a log entry of the kind {shown:?}, which cannot be verified")))
+                let kind = limits::quoted(&format!("{kind} {version}"));
+                Err(self.refused(format!("with a log entry of the kind {kind:?}, which cannot be verified")))
             }
         }
     }

@@ -1,4 +1,6 @@
 //! Every upper bound on what strangers send, in one place. Bytes unless the name says otherwise.
+//!
+//! What an error tells of it is bounded too, see [`quoted`].
 
 /// One gRPC request message.
 pub const GRPC_MESSAGE: usize = 16 * 1024 * 1024;
@@ -18,6 +20,10 @@ pub const URI: usize = 1_024;
 pub const BUNDLE: usize = 16 * 1024 * 1024;
 /// One request to record an entry that a client signed itself (as Rekor v2).
 pub const ENTRY_REQUEST: usize = 4 * 1024 * 1024;
+/// The certificate in one such request, DER.
+pub const ENTRY_CERTIFICATE: usize = 16 * 1024;
+/// The signature in one such request: RSA with 4,096 bits has 512.
+pub const ENTRY_SIGNATURE: usize = 1_024;
 /// One log leaf (C2SP tlog-tiles: 16-bit length).
 pub const LEAF: usize = 65_535;
 /// Statements in one batch, as a count.
@@ -96,7 +102,16 @@ pub const SUMMARY_SUBJECTS: usize = 16;
 pub const WATCHERS: usize = 256;
 /// Watches of the log that one caller may have open, as a count.
 pub const WATCHERS_EACH: usize = 32;
+/// One request for a time-stamp, DER.
+pub const STAMP_REQUEST: usize = 4_096;
+/// The nonce of a request for a time-stamp.
+pub const NONCE: usize = 32;
 /// One certificate request (PKCS#10), in PEM or DER.
 pub const CERTIFICATE_REQUEST: usize = 16 * 1024;
 /// The body of one request for a certificate: a token, and a key with proof or a certificate request, in base64 and JSON.
 pub const SIGNING_CERT_BODY: usize = 64 * 1024;
+
+/// The beginning of a text that strangers wrote, or that quotes them, as an error may hold it: at most [`NAME`] characters.
+pub fn quoted(text: &impl ToString) -> String {
+    text.to_string().chars().take(NAME).collect()
+}

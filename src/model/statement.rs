@@ -5,7 +5,10 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::{digest::Digest, limits, predicate};
+use super::{
+    digest::{Digest, DigestError},
+    limits, predicate,
+};
 
 /// The `_type` of the statements that we read and write.
 pub const STATEMENT_TYPE: &str = "https://in-toto.io/Statement/v1";
@@ -61,7 +64,7 @@ pub enum StatementError {
         /// The subject's name.
         name: String,
         /// What is wrong with its digest.
-        source: super::DigestError,
+        source: DigestError,
     },
     /// A subject's name is over [`limits::NAME`] or holds control characters.
     #[error("a subject's name is longer than {} characters or holds control characters", limits::NAME)]
@@ -112,7 +115,7 @@ impl Statement {
             }
         }
         if !is_absolute_uri(predicate_type) {
-            return Err(StatementError::PredicateType(predicate_type.chars().take(limits::NAME).collect()));
+            return Err(StatementError::PredicateType(limits::quoted(&predicate_type)));
         }
         predicate::validate(predicate_type, &predicate)?;
         Ok(Self { subjects, predicate_type: predicate_type.to_owned(), predicate })
@@ -127,9 +130,10 @@ impl Statement {
             return Err(StatementError::TooLarge(bytes.len()));
         }
         check_json_depth(bytes, limits::JSON_DEPTH).map_err(|TooDeep| StatementError::TooDeep)?;
-        let wire: Wire = serde_json::from_slice(bytes).map_err(|source| StatementError::Json(source.to_string()))?;
+        let wire: Wire =
+            serde_json::from_slice(bytes).map_err(|source| StatementError::Json(limits::quoted(&source)))?;
         if ![STATEMENT_TYPE, STATEMENT_TYPE_V0_1].contains(&wire.statement_type.as_str()) {
-            return Err(StatementError::Type(wire.statement_type.chars().take(limits::NAME).collect()));
+            return Err(StatementError::Type(limits::quoted(&wire.statement_type)));
         }
         if wire.subject.len() > limits::SUBJECTS {
             return Err(StatementError::TooManySubjects(wire.subject.len()));
@@ -140,7 +144,7 @@ impl Statement {
             .into_iter()
             .filter_map(|subject| match subject.digest.get("sha256").map(|hex| Digest::from_hex(hex)) {
                 Some(Ok(digest)) => Some(Ok(Subject { name: subject.name, digest })),
-                Some(Err(source)) => Some(Err(StatementError::SubjectDigest { name: subject.name, source })),
+                Some(Err(source)) => Some(Err(unusable_digest(&subject.name, source))),
                 // Others name a git commit (sha1) beside the artifact: passed over while one subject can be used.
                 None => {
                     unusable.get_or_insert(subject.name);
@@ -149,7 +153,7 @@ impl Statement {
             })
             .collect::<Result<_, _>>()?;
         if let (true, Some(name)) = (subjects.is_empty(), unusable) {
-            return Err(StatementError::SubjectDigest { name, source: super::DigestError::Algorithm });
+            return Err(unusable_digest(&name, DigestError::Algorithm));
         }
         let predicate = if wire.predicate.is_null() { Value::Object(Map::new()) } else { wire.predicate };
         Self::new(subjects, &wire.predicate_type, predicate)
@@ -220,6 +224,10 @@ pub fn check_json_depth(bytes: &[u8], most: usize) -> Result<(), TooDeep> {
         }
     }
     Ok(())
+}
+
+fn unusable_digest(name: &str, source: DigestError) -> StatementError {
+    StatementError::SubjectDigest { name: limits::quoted(&name), source }
 }
 
 fn is_absolute_uri(text: &str) -> bool {

@@ -33,7 +33,7 @@ impl Log {
         Ok(Self {
             id: log.log_id.key_id.as_bytes().to_vec(),
             origin: host_of(&log.base_url).to_owned(),
-            key: key.map_err(|source| TrustedRootError::Unusable(source.to_string()))?,
+            key: key.map_err(|source| TrustedRootError::Unusable(limits::quoted(&source)))?,
             began: log.public_key.valid_for.map(|window| window.start),
         })
     }
@@ -60,13 +60,13 @@ impl TrustedRoot {
             return Err(TrustedRootError::TooLarge(json.len()));
         }
         let root = sigstore_trust_root::TrustedRoot::from_json(json)
-            .map_err(|source| TrustedRootError::Malformed(source.to_string()))?;
+            .map_err(|source| TrustedRootError::Malformed(limits::quoted(&source)))?;
         let logs = root.tlogs.iter().map(Log::of).collect::<Result<_, _>>()?;
         let issuing = |chain: &CertificateAuthority| {
             chain.cert_chain.certificates.first().map(|first| first.raw_bytes.as_bytes().to_vec())
         };
         let authorities = root.certificate_authorities.iter().filter_map(issuing).collect();
-        let verifier = Verifier::new(&root).map_err(|source| TrustedRootError::Unusable(source.to_string()))?;
+        let verifier = Verifier::new(&root).map_err(|source| TrustedRootError::Unusable(limits::quoted(&source)))?;
         Ok(Self { digest: Digest::of(json.as_bytes()), logs, authorities, verifier })
     }
 

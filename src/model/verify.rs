@@ -154,9 +154,9 @@ pub fn parse_bundle(json: &[u8]) -> Result<Bundle, Rejection> {
     if json.len() > limits::BUNDLE {
         return Err(Rejection::Malformed(format!("{} bytes; the limit is {}", json.len(), limits::BUNDLE)));
     }
-    check_json_depth(json, limits::JSON_DEPTH).map_err(|source| Rejection::Malformed(source.to_string()))?;
-    let text = str::from_utf8(json).map_err(|source| Rejection::Malformed(source.to_string()))?;
-    Bundle::from_json(text).map_err(|source| Rejection::Malformed(source.to_string()))
+    check_json_depth(json, limits::JSON_DEPTH).map_err(|source| Rejection::Malformed(limits::quoted(&source)))?;
+    let text = str::from_utf8(json).map_err(|source| Rejection::Malformed(limits::quoted(&source)))?;
+    Bundle::from_json(text).map_err(|source| Rejection::Malformed(limits::quoted(&source)))
 }
 
 /// Verifies a bundle about `subject`, offline, by what it brings itself: its certificate, or the public key in its log
@@ -273,7 +273,7 @@ fn named(bundle: &Bundle, result: &VerificationResult) -> Option<String> {
 /// Verifies a bundle that was signed by the holder of `key` (PEM) about `subject`, offline.
 pub fn verify_with_key(bundle: &[u8], subject: &Digest, root: &TrustedRoot, key: &str) -> Result<Verified, Rejection> {
     let parsed = parse_bundle(bundle)?;
-    let key = DerPublicKey::from_pem(key).map_err(|source| Rejection::Key(source.to_string()))?;
+    let key = DerPublicKey::from_pem(key).map_err(|source| Rejection::Key(limits::quoted(&source)))?;
     let proof = prove_by_key(&parsed, subject, root, key)?;
     let statement = said(&parsed, subject)?;
     admit(&parsed, Digest::of(bundle), statement, subject, root, proof)
@@ -355,14 +355,14 @@ pub fn unverified_statement(bundle: &Bundle) -> Result<Statement, Rejection> {
             Ok(Statement::parse(envelope.payload.as_bytes())?)
         }
         SignatureContent::DsseEnvelope(envelope) => {
-            Err(Rejection::Unsupported(format!("payload type {:?}", envelope.payload_type)))
+            Err(Rejection::Unsupported(format!("payload type {:?}", limits::quoted(&envelope.payload_type))))
         }
         _ => Err(Rejection::Unsupported("the bundle has no envelope".to_owned())),
     }
 }
 
 fn rejection(error: SigstoreError) -> Rejection {
-    let text = error.to_string();
+    let text = limits::quoted(&error);
     match error {
         SigstoreError::SignatureInvalid(_) => Rejection::Signature(text),
         SigstoreError::ArtifactMismatch(_) => Rejection::Subject(text),

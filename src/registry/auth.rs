@@ -1,4 +1,4 @@
-//! Authentication: challenges (RFC 9110 §11.6), the token protocol of the distribution project, Basic.
+//! Authentication: the answers to challenges, the token protocol of the distribution project, Basic.
 
 use std::{
     fmt,
@@ -16,7 +16,7 @@ use super::{
     RegistryError, Settings, credentials,
     credentials::{Credential, Found},
 };
-use crate::model::{ImageName, limits};
+use crate::model::{ImageName, challenge::Challenge, limits};
 
 /// Authorizations kept at once, as a count.
 const KEPT: u64 = 4_096;
@@ -24,13 +24,6 @@ const KEPT: u64 = 4_096;
 const DEFAULT_LIFETIME: Duration = Duration::from_mins(1);
 /// How long a password is used before the configuration is read again, and the longest life of any token here.
 const LONGEST_LIFETIME: Duration = Duration::from_mins(5);
-
-/// What a registry wants to see.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Challenge {
-    Basic,
-    Bearer { realm: String, service: Option<String> },
-}
 
 /// What a request is going to do; becomes the scope of its token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -221,42 +214,5 @@ impl TokenRequest<'_> {
 
 /// The challenge that we can answer best, out of all `WWW-Authenticate` headers.
 pub(super) fn challenge(headers: &HeaderMap) -> Option<Challenge> {
-    let mut basic = None;
-    for value in headers.get_all(WWW_AUTHENTICATE) {
-        let Ok(text) = value.to_str() else { continue };
-        let (scheme, rest) = text.trim().split_once(' ').unwrap_or((text.trim(), ""));
-        if scheme.eq_ignore_ascii_case("bearer") {
-            let parameters = parameters(rest);
-            let find = |wanted: &str| {
-                parameters.iter().find(|(name, _)| name.eq_ignore_ascii_case(wanted)).map(|(_, value)| value.clone())
-            };
-            if let Some(realm) = find("realm") {
-                return Some(Challenge::Bearer { realm, service: find("service") });
-            }
-        } else if scheme.eq_ignore_ascii_case("basic") {
-            basic = Some(Challenge::Basic);
-        }
-    }
-    basic
-}
-
-/// `a="x, y",b=z` to pairs; backslashes quote inside of quotation marks.
-fn parameters(text: &str) -> Vec<(String, String)> {
-    let mut pairs = Vec::new();
-    let mut characters = text.chars().peekable();
-    while characters.peek().is_some() {
-        let name: String = characters.by_ref().take_while(|c| *c != '=').filter(|c| !c.is_whitespace()).collect();
-        let mut value = String::new();
-        let mut quoted = false;
-        while let Some(c) = characters.next() {
-            match c {
-                '"' => quoted = !quoted,
-                '\\' if quoted => value.extend(characters.next()),
-                ',' if !quoted => break,
-                c => value.push(c),
-            }
-        }
-        pairs.push((name, value.trim().to_owned()));
-    }
-    pairs
+    Challenge::parse(headers.get_all(WWW_AUTHENTICATE).iter().filter_map(|value| value.to_str().ok()))
 }

@@ -8,7 +8,8 @@ use std::{
 
 use tokio::sync::Semaphore;
 
-use super::{RegistryError, Settings, auth::Challenge};
+use super::{RegistryError, Settings};
+use crate::model::challenge::Challenge;
 
 /// The longest pause that a registry can impose on requests other than the one it throttled.
 const LONGEST_PAUSE: Duration = Duration::from_mins(1);

@@ -39,8 +39,8 @@ use serde_json::json;
 pub use super::proto::dev::sigstore::fulcio::v2;
 use super::{Refusal, limits::Limiter};
 use crate::{
-    issuing::{Issued, Issuing, Possession},
-    model::limits,
+    issuing::{Issued, Issuing},
+    model::{limits, possession::Possession},
     telemetry::Metrics,
 };
 use v2::ca_server::CaServer;
@@ -109,7 +109,7 @@ impl Fulcio {
 
 async fn signing_cert(State(fulcio): State<Fulcio>, request: Request<Body>) -> Result<Response, Refusal> {
     let (header, body) = parts(request).await?;
-    let (token, possession) = json::request(&body)?;
+    let (token, possession) = Possession::from_json(&body)?;
     let issued = fulcio.certify(token.or(header), possession).await?;
     let answer = json!({ "signedCertificateEmbeddedSct": { "chain": { "certificates": issued.chain } } });
     Ok(([(CACHE_CONTROL, NO_STORE)], Json(answer)).into_response())

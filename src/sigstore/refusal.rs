@@ -26,7 +26,13 @@ use serde_json::json;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
-use crate::{keys::KeyError, log::LogError, recording::RecordingError, telemetry::with_causes};
+use crate::{
+    keys::KeyError,
+    log::LogError,
+    model::{possession::PossessionError, stamp_request::StampJsonError, submission::SubmissionError},
+    recording::RecordingError,
+    telemetry::with_causes,
+};
 
 /// The domain of every `google.rpc.ErrorInfo` that we send.
 const DOMAIN: &str = "countersign.dev";
@@ -149,6 +155,27 @@ impl From<KeyError> for Refusal {
     }
 }
 
+impl From<SubmissionError> for Refusal {
+    fn from(error: SubmissionError) -> Self {
+        Self::invalid(error.to_string())
+    }
+}
+
+impl From<PossessionError> for Refusal {
+    fn from(error: PossessionError) -> Self {
+        Self::invalid(error.to_string())
+    }
+}
+
+impl From<StampJsonError> for Refusal {
+    fn from(error: StampJsonError) -> Self {
+        match error {
+            StampJsonError::Asn1(error) => Self::internal(&error),
+            refused => Self::invalid(refused.to_string()),
+        }
+    }
+}
+
 impl From<RecordingError> for Refusal {
     fn from(error: RecordingError) -> Self {
         match error {
@@ -156,7 +183,7 @@ impl From<RecordingError> for Refusal {
             RecordingError::NotCertified => {
                 Self::new(Code::PermissionDenied, "CERTIFICATE_REQUIRED", error.to_string())
             }
-            refused => Self::invalid(refused.to_string()),
+            RecordingError::Submission(refused) => refused.into(),
         }
     }
 }

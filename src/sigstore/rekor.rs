@@ -27,9 +27,8 @@ use http::{StatusCode, header::CONTENT_TYPE};
 use serde_json::{Value, json};
 use tonic::{Request, Status};
 
-use self::request::CreateEntry;
 use super::{
-    Refusal, json,
+    Refusal,
     limits::{Limiter, address},
     proto::{
         dev::sigstore::{
@@ -47,8 +46,8 @@ use super::{
 };
 use crate::{
     log::Log,
-    model::limits,
-    recording::{Recorded, Recording, Submission},
+    model::{limits, submission::Submission},
+    recording::{Recorded, Recording},
     tlog::TilePath,
 };
 
@@ -115,7 +114,7 @@ async fn create(
     let from = from.map(|Extension(ConnectInfo(address))| address.ip());
     let recorded = async {
         face.allow(from)?;
-        face.record(json::parse::<CreateEntry>(&body)?.submission()?).await
+        face.record(Submission::from_json(&body)?).await
     };
     match recorded.await {
         Ok(recorded) => {
@@ -177,7 +176,7 @@ impl Rekor for RekorFace {
         request: Request<CreateEntryRequest>,
     ) -> Result<tonic::Response<TransparencyLogEntry>, Status> {
         self.allow(sender(&request))?;
-        let recorded = self.record(request::submission(request.into_inner())?).await?;
+        let recorded = self.record(request::submission(request.into_inner()).map_err(Refusal::from)?).await?;
         Ok(tonic::Response::new(as_message(recorded)?))
     }
 

@@ -4,7 +4,7 @@
 //! (clients take 200 and 201). A refused one is answered 400 with a `TimeStampResp` all the same, whose status is
 //! *rejection* and whose text says why (RFC 3161 section 2.4.2): clients of both manners understand it.
 //!
-//! The form that upstream has in JSON (`application/json`) is spoken too, see `query`: `sigstore-js` sends nothing else.
+//! The form that upstream has in JSON (`application/json`) is spoken too, see [`stamp_request`]: `sigstore-js` sends nothing else.
 //! It gets the same `TimeStampResp` when it is granted, and JSON when it is refused.
 
 use std::{net::SocketAddr, sync::Arc, time::Instant};
@@ -26,9 +26,10 @@ use super::{
     Refusal,
     limits::{self, Limiter},
 };
-use crate::keys::{KeyError, Keyring};
-
-mod query;
+use crate::{
+    keys::{KeyError, Keyring},
+    model::stamp_request,
+};
 
 /// What is read of a request, in bytes: more than may be in one, so that it can be said what is wrong.
 const BODY: usize = 64 * 1024;
@@ -88,7 +89,8 @@ async fn stamp(
         };
     }
     if kind.eq_ignore_ascii_case(JSON) {
-        let answered = query::to_der(&body).and_then(|query| granted(face.grant(&query)));
+        let answered =
+            stamp_request::der_of_json(&body).map_err(Refusal::from).and_then(|query| granted(face.grant(&query)));
         return answered.unwrap_or_else(IntoResponse::into_response);
     }
     let problem = format!("a request in DER with content-type {QUERY} is wanted, or one in JSON with {JSON}\n");

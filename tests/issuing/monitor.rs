@@ -101,7 +101,7 @@ async fn every_certificate_in_a_name_is_listed_with_its_signatures() {
     house.ask(others, Key::p256().proof("https://ci.example.org/job/8")).await.unwrap();
     assert_eq!(watched.log_signature(&key, &certificate, b"two").await, 4);
     let wide = Key::new(Scheme::P384Sha384);
-    let second = house.ask(sub(), countersign::issuing::Possession::Request(wide.csr())).await.unwrap();
+    let second = house.ask(sub(), countersign::model::possession::Possession::Request(wide.csr())).await.unwrap();
     assert_eq!((first.entry.index, second.entry.index), (1, 5));
     // 6: the service signs for the same identity; one entry is both.
     let registry = Registry::new(Settings::default()).unwrap();

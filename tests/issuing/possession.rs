@@ -2,12 +2,14 @@
 
 use countersign::{
     identity::SubjectForm,
-    issuing::{EncodedKey, IssuingError, Possession},
+    issuing::IssuingError,
     log::Draft,
     model::{
         Digest, Identity, Rejection, Scheme, Signer, Statement, Subject, TrustedRoot, bundle,
         certificate_request::{CertificateRequest, CertificateRequestError},
-        leaf, limits, predicate,
+        leaf, limits,
+        possession::{EncodedKey, Possession},
+        predicate,
         verify::{verify, verify_with_key},
     },
 };

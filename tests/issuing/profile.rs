@@ -2,11 +2,12 @@
 
 use countersign::{
     identity::{Authenticator, Issuer as IssuerSettings, Refusal, Settings, SubjectForm},
-    issuing::{IssuingError, Possession},
+    issuing::IssuingError,
     model::{
         Extension, Extensions,
         certificate::{ExtensionError, describe, extensions_of, identity_of},
         limits,
+        possession::Possession,
     },
 };
 use der::{Decode as _, Encode as _};

@@ -191,6 +191,9 @@ async fn what_cannot_be_stamped_in_json_is_refused_in_json() {
         (with("nonce", json!(1e30)), "the body cannot be read"),
         (with("tsaPolicyOID", json!("1.2.3.4")), "a policy other than"),
         (with("tsaPolicyOID", json!("policy")), "tsaPolicyOID is not an object identifier"),
+        (with("tsaPolicyOID", json!("1.3.4294967296")), "tsaPolicyOID is not an object identifier"),
+        (with("tsaPolicyOID", json!("1.3.99999999999999999999")), "tsaPolicyOID is not an object identifier"),
+        (with("tsaPolicyOID", json!("0".repeat(60_000))), "tsaPolicyOID is not an object identifier"),
         ("[".repeat(10_000), "nested"),
     ] {
         let answer = house.post(PATH, "application/json; charset=utf-8", request.clone()).await;

@@ -13,10 +13,9 @@ use sigstore_types::{
     bundle::{KindVersion, TransparencyLogEntry, VerificationMaterialContent},
 };
 
-use super::Rejection;
-use crate::model::{
-    Digest, PublicKey, TrustedRoot,
-    leaf::{self, Verifier},
+use super::{
+    super::leaf::{self, Verifier},
+    Digest, PublicKey, Rejection, TrustedRoot,
 };
 
 /// How long after its timestamp a signature may have come into a log that is younger than the timestamp: as long as a

@@ -2,10 +2,11 @@
 
 use tonic::{Request, Response, Status};
 
-use super::{super::Refusal, Fulcio, bearer, json, v2};
+use super::{super::Refusal, Fulcio, bearer, v2};
 use crate::{
     identity::{Issuer, SubjectForm},
     issuing::Issuing,
+    model::possession::{Possession, PossessionError},
 };
 
 #[tonic::async_trait]
@@ -19,7 +20,7 @@ impl v2::ca_server::Ca for Fulcio {
         let token = request.credentials.and_then(|credentials| credentials.credentials);
         let token = token.map(|v2::credentials::Credentials::OidcIdentityToken(token)| token);
         let token = token.filter(|token| !token.is_empty()).or(header);
-        let possession = possession(request.key)?;
+        let possession = possession(request.key).map_err(Refusal::from)?;
         let issued = self.certify(token, possession).await?;
         let chain = Some(v2::CertificateChain { certificates: issued.chain });
         let certificate = v2::SigningCertificateEmbeddedSct { chain };
@@ -45,15 +46,15 @@ impl v2::ca_server::Ca for Fulcio {
     }
 }
 
-fn possession(key: Option<v2::create_signing_certificate_request::Key>) -> Result<crate::issuing::Possession, Refusal> {
+fn possession(key: Option<v2::create_signing_certificate_request::Key>) -> Result<Possession, PossessionError> {
     use v2::create_signing_certificate_request::Key;
     match key {
         Some(Key::PublicKeyRequest(request)) => {
             let key = request.public_key.map(|key| key.content).unwrap_or_default();
-            json::possession(Some((key, request.proof_of_possession.to_vec())), None)
+            Possession::of(Some((key, request.proof_of_possession.to_vec())), None)
         }
-        Some(Key::CertificateSigningRequest(csr)) => json::possession(None, Some(csr.to_vec())),
-        None => json::possession(None, None),
+        Some(Key::CertificateSigningRequest(csr)) => Possession::of(None, Some(csr.to_vec())),
+        None => Possession::of(None, None),
     }
 }
 

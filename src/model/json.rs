@@ -8,8 +8,22 @@ use base64::{
 };
 use serde::{Deserialize, Deserializer, de::DeserializeOwned, de::Error as _};
 
-use super::Refusal;
-use crate::model::{Scheme, limits, statement::check_json_depth};
+use super::{
+    limits,
+    public_key::Scheme,
+    statement::{TooDeep, check_json_depth},
+};
+
+/// Why a body is not the JSON that is wanted; a sentence for whoever sent it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum JsonError {
+    /// Over [`limits::JSON_DEPTH`].
+    #[error(transparent)]
+    TooDeep(#[from] TooDeep),
+    /// Not JSON, or other fields than are wanted: the first [`limits::NAME`] characters of what serde says.
+    #[error("the body cannot be read: {0}")]
+    Unreadable(String),
+}
 
 const LENIENT: GeneralPurposeConfig =
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
@@ -62,8 +76,8 @@ pub(super) fn unknown_scheme() -> String {
 /// Reads a request's body.
 ///
 /// # Errors
-/// A refusal that says where it is not what was wanted.
-pub(super) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refusal> {
-    check_json_depth(body, limits::JSON_DEPTH).map_err(|source| Refusal::invalid(source.to_string()))?;
-    serde_json::from_slice(body).map_err(|source| Refusal::invalid(format!("the body cannot be read: {source}")))
+/// A [`JsonError`] that says where it is not what was wanted.
+pub(super) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, JsonError> {
+    check_json_depth(body, limits::JSON_DEPTH)?;
+    serde_json::from_slice(body).map_err(|source| JsonError::Unreadable(limits::quoted(&source)))
 }

@@ -14,25 +14,25 @@ use std::fmt;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 
 /// What the text begins with. No PKCS#8 structure does.
-pub(in crate::keys) const SCHEME: &str = "pkcs11:";
+pub const SCHEME: &str = "pkcs11:";
 
 /// One private key on a token.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::keys) struct KeyUri {
+pub struct KeyUri {
     /// The token's label.
-    pub(in crate::keys) token: String,
+    pub token: String,
     /// `CKA_LABEL`.
-    pub(in crate::keys) object: String,
+    pub object: String,
     /// `CKA_ID`.
-    pub(in crate::keys) id: Vec<u8>,
+    pub id: Vec<u8>,
     /// The public side, a `SubjectPublicKeyInfo` in DER.
-    pub(in crate::keys) spki: Vec<u8>,
+    pub spki: Vec<u8>,
 }
 
 impl KeyUri {
-    /// Reads what [`fmt::Display`] writes.
-    pub(in crate::keys) fn parse(text: &[u8]) -> Option<Self> {
-        let text = str::from_utf8(text).ok()?.strip_prefix(SCHEME)?;
+    /// Reads what [`fmt::Display`] writes, and nothing else: what parses prints back the same.
+    pub fn parse(whole: &[u8]) -> Option<Self> {
+        let text = str::from_utf8(whole).ok()?.strip_prefix(SCHEME)?;
         let (path, query) = text.split_once('?')?;
         let mut parts = path.split(';');
         let mut part = |name: &str| decode(parts.next()?.strip_prefix(name)?.strip_prefix('=')?);
@@ -41,7 +41,9 @@ impl KeyUri {
             return None;
         }
         let spki = URL_SAFE_NO_PAD.decode(query.strip_prefix("x-spki=")?).ok()?;
-        Some(Self { token: String::from_utf8(token).ok()?, object: String::from_utf8(object).ok()?, id, spki })
+        let uri = Self { token: String::from_utf8(token).ok()?, object: String::from_utf8(object).ok()?, id, spki };
+        // Percent signs could be spelled in other ways.
+        (uri.to_string().as_bytes() == whole).then_some(uri)
     }
 }
 

@@ -5,8 +5,6 @@ use der::{
     asn1::{BitString, Utf8StringRef},
 };
 
-use super::KeyError;
-
 /// `PKIStatus` *rejection*.
 const REJECTION: u8 = 2;
 
@@ -52,21 +50,22 @@ struct Rejected<'a> {
 }
 
 impl StampRefusal {
-    pub(super) const fn new(failure: Failure, problem: &'static str) -> Self {
+    /// A refusal of this kind; the client is told the problem.
+    pub const fn new(failure: Failure, problem: &'static str) -> Self {
         Self { problem, failure }
     }
 
     /// A whole `TimeStampResp`, DER.
     ///
     /// # Errors
-    /// [`KeyError::Asn1`], which does not happen: what is encoded is short and fixed.
-    pub fn reply(&self) -> Result<Vec<u8>, KeyError> {
+    /// None that happens: what is encoded is short and fixed.
+    pub fn reply(&self) -> der::Result<Vec<u8>> {
         let info = StatusInfo {
             status: REJECTION,
             text: vec![Utf8StringRef::new(self.problem)?],
             failure: self.failure.bits()?,
         };
-        Ok(Rejected { status: info }.to_der()?)
+        Rejected { status: info }.to_der()
     }
 }
 

@@ -1,0 +1,6 @@
+//! See `trusted_root` in `../bodies.rs`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    countersign_fuzz::bodies::trusted_root(data);
+});

@@ -1,0 +1,135 @@
+//! What the fuzz targets check, on inputs made here: seeds, mutated seeds and noise. And that the targets are complete.
+
+use std::{
+    cell::Cell,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use proptest::test_runner::{Config, TestError, TestRunner};
+
+use crate::mutation::mutated;
+
+/// The package of the targets. With it `src/tlog/` and the parsers of `src/model/` are compiled by themselves: they need no
+/// other module of ours.
+#[path = "fuzz/lib.rs"]
+#[allow(dead_code, reason = "the modules are only compiled here; the bodies check the library's own")]
+mod fuzz;
+
+use fuzz::bodies::BODIES;
+
+/// What has a parser and no body of its own, and why.
+const WITHOUT: [(&str, &str); 6] = [
+    ("model/deployment.rs", "a status is one of a few words"),
+    ("model/deployment/workload.rs", "a kind is one of a few words"),
+    ("model/json.rs", "the parts of entry_request, possession and stamp_request_json"),
+    ("model/key_name.rs", "a few characters out of a set"),
+    ("model/policy.rs", "YAML of an operator, whose limits tests/policy.rs holds"),
+    ("model/policy/age.rs", "a number and a unit in an operator's policy"),
+];
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn seeds(target: &str) -> Vec<Vec<u8>> {
+    let golden = root().join("tests/golden");
+    let folder = ["tlog", "model"].map(|kind| golden.join(kind).join(target)).into_iter().find(|path| path.exists());
+    let files = fs::read_dir(folder.unwrap()).unwrap();
+    files.map(|file| fs::read(file.unwrap().path()).unwrap()).collect()
+}
+
+/// Runs one body on its seeds, all of which it must accept, and on 4,000 inputs made of them, of which it must accept
+/// some and refuse some: a body that refuses all checks nothing.
+fn smoke(name: &str) {
+    let (_, body) = BODIES.into_iter().find(|(known, _)| *known == name).unwrap();
+    let seeds = seeds(name);
+    assert!(seeds.iter().all(|seed| body(seed)) && !seeds.is_empty(), "a seed of {name} is not one");
+    let (accepted, refused) = (Cell::new(0), Cell::new(0));
+    let config = Config { cases: 4_000, failure_persistence: None, ..Config::default() };
+    let ran = TestRunner::new(config).run(&mutated(seeds), |input| {
+        let count = if body(&input) { &accepted } else { &refused };
+        count.set(count.get() + 1);
+        Ok(())
+    });
+    match ran {
+        Ok(()) => {}
+        Err(TestError::Fail(why, input)) => panic!("{name}: {why}, for b\"{}\"", input.escape_ascii()),
+        Err(TestError::Abort(why)) => panic!("{name}: {why}"),
+    }
+    assert!(accepted.get() > 200 && refused.get() > 200, "{name}: {} and {}", accepted.get(), refused.get());
+}
+
+/// A test for each body, under its name; and one that none is left out.
+macro_rules! smoke {
+    ($($name:ident)*) => {
+        $(
+            #[test]
+            fn $name() {
+                smoke(stringify!($name));
+            }
+        )*
+
+        #[test]
+        fn every_body_is_run_here() {
+            assert_eq!([$(stringify!($name)),*], BODIES.map(|(name, _)| name));
+        }
+    };
+}
+
+smoke! {
+    note checkpoint tile_path entry_bundle proof receipt verifier_key add_checkpoint policy
+    certificate_request entry_request possession possession_v1 stamp_request stamp_request_json
+    legacy bundle statement certificate trusted_root image challenge
+    public_key tuf key_uri
+}
+
+#[test]
+fn every_body_has_a_target() {
+    let package = root().join("tests/fuzz");
+    let manifest = fs::read_to_string(package.join("Cargo.toml")).unwrap();
+    for (name, _) in BODIES {
+        let target = fs::read_to_string(package.join(format!("fuzz_targets/{name}.rs"))).unwrap();
+        assert!(target.contains(&format!("bodies::{name}(data)")), "{name}");
+        assert!(manifest.contains(&format!("name = \"{name}\"\npath = \"fuzz_targets/{name}.rs\"\n")), "{name}");
+    }
+    assert_eq!(fs::read_dir(package.join("fuzz_targets")).unwrap().count(), BODIES.len(), "a target without a body");
+    assert_eq!(manifest.matches("[[bin]]").count(), BODIES.len(), "a target without a body");
+}
+
+/// All sources below a folder, by their paths in `src/`.
+fn sources(folder: &Path) -> Vec<(PathBuf, String)> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(sources(&path));
+        } else {
+            found.push((path.strip_prefix(root()).unwrap().to_owned(), fs::read_to_string(&path).unwrap()));
+        }
+    }
+    found
+}
+
+/// A parser is a function that a name says it of. A body uses it when it imports its module: what it asks of it is for
+/// people to read.
+#[test]
+fn every_parser_is_asked_something() {
+    let parsers = ["fn parse", "fn from_str", "fn from_der", "fn from_json", "fn from_pem", "fn from_spki", "_of_json"];
+    let bodies = sources(&root().join("tests/fuzz/bodies"));
+    let mut without = WITHOUT.map(|(file, _)| file).to_vec();
+    for (path, source) in ["src/model", "src/tlog"].iter().flat_map(|folder| sources(&root().join(folder))) {
+        let path = path.strip_prefix("src").unwrap().to_str().unwrap();
+        let (folder, module) = (path.split('/').next().unwrap(), path.rsplit('/').next().unwrap());
+        let (from, module) = (format!("use countersign::{folder}::{{\n"), module.strip_suffix(".rs").unwrap());
+        let import = format!("\n    {module}::");
+        let asked = bodies.iter().any(|(_, source)| source.contains(&from) && source.contains(&import));
+        let excepted = without.iter().position(|file| *file == path).map(|at| without.remove(at)).is_some();
+        if parsers.iter().any(|name| source.contains(name)) {
+            assert!(asked != excepted, "{path} has a parser: a body must use it, or WITHOUT say why not");
+        } else {
+            assert!(!excepted, "{path} has no parser, and WITHOUT says why it has no body");
+        }
+    }
+    assert!(without.is_empty(), "no such files: {without:?}");
+}
