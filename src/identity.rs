@@ -13,10 +13,9 @@ use std::fmt;
 
 use jiff::Timestamp;
 
-use crate::model::{Caller, Extensions, Identity, limits};
+use crate::model::{Caller, Extensions, Identity, limits, token::Unverified};
 
 mod issuer;
-mod jwks;
 mod mapping;
 mod peer;
 mod rules;
@@ -31,7 +30,6 @@ pub use settings::{Issuer, Rule, Settings, SubjectForm};
 use issuer::Keys;
 use mapping::Mapping;
 use rules::{Claims, Rules};
-use token::Unverified;
 
 /// What a listener was given by a caller.
 #[derive(Clone, Default)]

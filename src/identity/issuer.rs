@@ -24,11 +24,11 @@ use jsonwebtoken::{Algorithm, DecodingKey};
 use reqwest::{Certificate, Client, StatusCode, Url, redirect};
 use serde::Deserialize;
 
-use super::{
-    Issuer, Refusal,
-    jwks::{KeySet, Lookup},
+use super::{Issuer, Refusal};
+use crate::model::{
+    key_set::{KeySet, Lookup},
+    limits,
 };
-use crate::model::limits;
 
 /// For one request to an issuer, from connect to the last byte.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);

@@ -3,13 +3,13 @@
 use std::collections::BTreeSet;
 
 use globset::{GlobBuilder, GlobMatcher};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::{IdentityError, Rule};
 use crate::model::{Identity, KeyName, Role, limits};
 
-/// The claims of a verified token; empty for a client certificate.
-pub(super) type Claims = Map<String, Value>;
+/// Those of a verified token; empty for a client certificate.
+pub(super) use crate::model::token::Claims;
 
 /// All rules, compiled.
 #[derive(Debug)]

@@ -12,17 +12,19 @@ mod evidence;
 mod keys;
 mod requests;
 mod tlog;
+mod tokens;
 
 pub use evidence::*;
 pub use keys::*;
 pub use requests::*;
 pub use tlog::*;
+pub use tokens::*;
 
 /// A target's name and what it runs.
 pub type Body = (&'static str, fn(&[u8]) -> bool);
 
 /// All targets. The seeds of each are the files of `tests/golden/tlog/<name>/` or `tests/golden/model/<name>/`.
-pub const BODIES: [Body; 25] = [
+pub const BODIES: [Body; 27] = [
     ("note", note),
     ("checkpoint", checkpoint),
     ("tile_path", tile_path),
@@ -48,6 +50,8 @@ pub const BODIES: [Body; 25] = [
     ("public_key", public_key),
     ("tuf", tuf),
     ("key_uri", key_uri),
+    ("token", token),
+    ("key_set", key_set),
 ];
 
 /// The longest text of an error: one that quotes what was sent quotes [`limits::NAME`] characters at most, each of four

@@ -18,6 +18,7 @@ pub mod model {
     pub mod image;
     pub mod json;
     pub mod key_name;
+    pub mod key_set;
     pub mod key_uri;
     pub mod leaf;
     pub mod legacy;
@@ -29,6 +30,7 @@ pub mod model {
     pub mod stamp_request;
     pub mod statement;
     pub mod submission;
+    pub mod token;
     pub mod trusted_root;
     pub mod tuf;
     pub mod verdict;

@@ -1,5 +1,7 @@
 //! A JSON Web Key Set (RFC 7517), reduced to the keys that may verify tokens here.
 //!
+//! Not here: where a set comes from and how long it counts (`identity`).
+//!
 //! Keys for other uses, of other types, on other curves, and RSA keys under 2048 bits are left out: a set may hold
 //! them, they are just not ours to use. `x5u`, `x5c` and the like are never followed.
 
@@ -8,11 +10,11 @@ use jsonwebtoken::{Algorithm, DecodingKey};
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::model::limits;
+use super::limits;
 
 /// The keys of one issuer at one time.
 #[derive(Debug)]
-pub(super) struct KeySet(Vec<Key>);
+pub struct KeySet(Vec<Key>);
 
 #[derive(Debug)]
 struct Key {
@@ -23,7 +25,7 @@ struct Key {
 
 /// What looking for a key came to.
 #[derive(Debug)]
-pub(super) enum Lookup<'a> {
+pub enum Lookup<'a> {
     /// The key to verify with.
     Found(&'a DecodingKey),
     /// The key is known and must not be used with this algorithm.
@@ -36,15 +38,20 @@ pub(super) enum Lookup<'a> {
 
 /// Why a document is not a usable key set.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(super) enum KeySetError {
+pub enum KeySetError {
+    /// Over [`limits::JWKS`].
     #[error("it has {0} bytes; the limit is {limit}", limit = limits::JWKS)]
     TooLarge(usize),
+    /// Not JSON, or without a list of keys.
     #[error("it is not the JSON of a key set: {0}")]
     Malformed(String),
+    /// Over [`limits::JWKS_KEYS`].
     #[error("it has {0} keys; the limit is {limit}", limit = limits::JWKS_KEYS)]
     TooMany(usize),
+    /// Two keys of one id: which is meant cannot be told.
     #[error("it has two keys with one id")]
     Duplicate,
+    /// None of its keys is for us.
     #[error("it has no key that can verify signatures (RSA from 2048 bits, P-256, P-384 or Ed25519)")]
     NoUsableKey,
 }
@@ -73,11 +80,16 @@ const RSA: [Algorithm; 6] =
     [Algorithm::RS256, Algorithm::RS384, Algorithm::RS512, Algorithm::PS256, Algorithm::PS384, Algorithm::PS512];
 
 impl KeySet {
-    pub(super) fn parse(json: &[u8]) -> Result<Self, KeySetError> {
+    /// Reads a set, leaving out the keys that are not ours to use.
+    ///
+    /// # Errors
+    /// A [`KeySetError`].
+    pub fn parse(json: &[u8]) -> Result<Self, KeySetError> {
         if json.len() > limits::JWKS {
             return Err(KeySetError::TooLarge(json.len()));
         }
-        let wire: Wire = serde_json::from_slice(json).map_err(|source| KeySetError::Malformed(source.to_string()))?;
+        let wire: Wire =
+            serde_json::from_slice(json).map_err(|source| KeySetError::Malformed(limits::quoted(&source)))?;
         if wire.keys.len() > limits::JWKS_KEYS {
             return Err(KeySetError::TooMany(wire.keys.len()));
         }
@@ -99,7 +111,7 @@ impl KeySet {
     }
 
     /// The key of this id. A token without an id means the only key there is.
-    pub(super) fn find(&self, kid: Option<&str>, algorithm: Algorithm) -> Lookup<'_> {
+    pub fn find(&self, kid: Option<&str>, algorithm: Algorithm) -> Lookup<'_> {
         let key = match (kid, self.0.as_slice()) {
             (Some(kid), keys) => keys.iter().find(|key| key.kid.as_deref() == Some(kid)),
             (None, [only]) => Some(only),
