@@ -88,8 +88,10 @@ impl KeySet {
         if json.len() > limits::JWKS {
             return Err(KeySetError::TooLarge(json.len()));
         }
+        // As text first: serde passes over whatever stands in fields that nobody reads.
+        let text = str::from_utf8(json).map_err(|source| KeySetError::Malformed(source.to_string()))?;
         let wire: Wire =
-            serde_json::from_slice(json).map_err(|source| KeySetError::Malformed(limits::quoted(&source)))?;
+            serde_json::from_str(text).map_err(|source| KeySetError::Malformed(limits::quoted(&source)))?;
         if wire.keys.len() > limits::JWKS_KEYS {
             return Err(KeySetError::TooMany(wire.keys.len()));
         }
