@@ -1,8 +1,8 @@
 //! Named keys that the service holds for its callers: `Sign` with `key = "release"`.
 //!
 //! A key has versions. The newest signs; the older ones stay, as what they signed is verified by them. *Disabled* it signs
-//! nothing until it is enabled again; *revoked* never again. All keys are ECDSA on P-256: the log's entries (Rekor v2,
-//! `hashedrekord` 0.0.2) are verified by stock clients with SHA-256 alone.
+//! nothing until it is enabled again; *revoked* never again. All keys are ECDSA on P-256: of the log's entries (Rekor v2,
+//! `hashedrekord` 0.0.2) that is the one kind that every stock client verifies.
 //!
 //! ```text
 //! DIR/managed/                  0700, each file 0600
