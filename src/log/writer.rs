@@ -34,13 +34,13 @@ impl Sealed {
         refuse(reason, self.replies.into_iter().map(|(reply, _)| reply));
     }
 
-    /// Answers everybody under `self.snapshot`.
     /// Whether it adds nothing, and all its entries are below this size.
     fn is_known_at(&self, size: u64) -> bool {
         let mut indexes = self.replies.iter().flat_map(|(_, indexes)| indexes);
         self.delta.is_none() && indexes.all(|index| *index < size)
     }
 
+    /// Answers everybody under `self.snapshot`.
     pub(super) fn answer(self) {
         for (reply, indexes) in self.replies {
             let (snapshot, delta) = (Arc::clone(&self.snapshot), self.delta.clone());
