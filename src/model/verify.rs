@@ -243,7 +243,7 @@ fn examine(
     match (key, entry::only(bundle)) {
         (Some(key), _) if matches!(key.scheme(), Scheme::P521Sha512 | Scheme::Ed25519Ph) => {
             Err(Rejection::Unsupported(format!(
-                "signatures by {} cannot be verified here; sign with ECDSA on P-256 or P-384, or with RSA",
+                "signatures by {} cannot be verified here; sign with ECDSA on P-256, or with RSA",
                 key.scheme().details()
             )))
         }

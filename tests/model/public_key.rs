@@ -43,6 +43,16 @@ fn ed25519ph_as_the_rfc_has_it() {
         (*byte, carry) = (sum as u8, sum >> 8);
     }
     assert_eq!((carry, key.verify(b"abc", &other)), (0, Err(PublicKeyError::Signature)));
+    // Whose commitment is of small order: the holder of the key can make it, and only some verifiers take it.
+    let neutral = hex::decode(
+        "010000000000000000000000000000000000000000000000000000000000000065c979f10385883aae0bcd1722022f6f733e159937b734\
+         8a7e3742286129a90e",
+    )
+    .unwrap();
+    let lax = VerifyingKey::from_bytes(&key.spki()[12..].try_into().unwrap()).unwrap();
+    let parsed = Signature::from_slice(&neutral).unwrap();
+    lax.verify_prehashed(Sha512::new_with_prefix("abc"), None, &parsed).unwrap();
+    assert_eq!(key.verify(b"abc", &neutral), Err(PublicKeyError::Signature));
     for length in [0, 63, 65] {
         let cut: Vec<u8> = signature.iter().chain(&signature).copied().take(length).collect();
         assert_eq!(key.verify(b"abc", &cut), Err(PublicKeyError::Signature), "{length} bytes");

@@ -82,7 +82,8 @@ fn expected(bundle: &Bundle, artifact: &Digest, key: &PublicKey) -> Result<Vec<u
         }
         _ => {
             return Err(Rejection::Unsupported(format!(
-                "its signature is over the {} of a file, which is known here by its SHA-256",
+                "its signature is over the {} of a file, which is known here by its SHA-256; sign with ECDSA on P-256, or \
+                 with RSA",
                 scheme.hash()
             )));
         }
