@@ -8,7 +8,6 @@ pub mod audit;
 pub mod backup;
 mod bundle;
 pub mod chain;
-pub mod facts;
 mod opening;
 mod queue;
 pub mod rebuild;
@@ -35,6 +34,7 @@ use std::{
 
 use tokio::sync::{oneshot, watch};
 
+pub use crate::model::facts;
 use crate::{
     model::limits,
     store::{self, NoRoom, Room, StoreError},

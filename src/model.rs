@@ -10,6 +10,7 @@ pub mod challenge;
 pub mod deployment;
 pub mod digest;
 pub mod evidence;
+pub mod facts;
 pub mod identity;
 pub mod image;
 pub mod json;

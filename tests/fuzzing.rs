@@ -81,7 +81,7 @@ smoke! {
     note checkpoint tile_path entry_bundle proof receipt verifier_key add_checkpoint policy
     certificate_request entry_request possession possession_v1 stamp_request stamp_request_json
     legacy bundle statement certificate trusted_root image challenge
-    public_key tuf key_uri token key_set
+    public_key tuf key_uri token key_set facts
 }
 
 #[test]

@@ -24,7 +24,7 @@ pub use tokens::*;
 pub type Body = (&'static str, fn(&[u8]) -> bool);
 
 /// All targets. The seeds of each are the files of `tests/golden/tlog/<name>/` or `tests/golden/model/<name>/`.
-pub const BODIES: [Body; 27] = [
+pub const BODIES: [Body; 28] = [
     ("note", note),
     ("checkpoint", checkpoint),
     ("tile_path", tile_path),
@@ -52,6 +52,7 @@ pub const BODIES: [Body; 27] = [
     ("key_uri", key_uri),
     ("token", token),
     ("key_set", key_set),
+    ("facts", facts),
 ];
 
 /// The longest text of an error: one that quotes what was sent quotes [`limits::NAME`] characters at most, each of four

@@ -14,6 +14,7 @@ pub mod model {
     pub mod certificate_request;
     pub mod challenge;
     pub mod digest;
+    pub mod facts;
     pub mod identity;
     pub mod image;
     pub mod json;

@@ -8,6 +8,7 @@ use countersign::model::{
     certificate::{describe, extensions_of, identity_of, is_signed_by},
     challenge::Challenge,
     digest::Digest,
+    facts::{self, Facts},
     identity::Identity,
     image::{ImageName, ImageRef},
     legacy::{Kind, Legacy},
@@ -209,4 +210,22 @@ pub fn challenge(data: &[u8]) -> bool {
     };
     assert_eq!(Challenge::parse(["Negotiate", &again]).as_ref(), Some(&challenge));
     true
+}
+
+/// Log entries: a payload changes nothing of what the leaf says, a leaf alone says no more than its own, each reader of it
+/// says the same, and the limits hold.
+pub fn facts(data: &[u8]) -> bool {
+    let at = data.iter().position(|byte| *byte == b'\n').unwrap_or(data.len());
+    let (leaf, payload) = (&data[..at], data.get(at + 1..));
+    let whole = Facts::of(leaf, payload);
+    let alone = Facts::of(leaf, None);
+    assert_eq!((&whole.signer, whole.recorded), (&alone.signer, alone.recorded));
+    assert_eq!(whole.recorded, facts::recorded_digest(leaf));
+    let named = facts::certificate_in(leaf).and_then(|der| identity_of(&der));
+    assert_eq!(whole.signer, named);
+    assert!(whole.subjects.len() <= limits::SUBJECTS);
+    assert!(
+        alone.subjects.is_empty() && alone.predicate_type.is_none() && alone.time.is_none() && alone.place.is_none()
+    );
+    whole != Facts::default()
 }

@@ -20,9 +20,13 @@ use der::{
 use jiff::Timestamp;
 use serde::Deserialize;
 
-use crate::model::{
-    Digest, Identity, ImageName, ImageRef, Statement, Subject, certificate, limits, predicate,
-    statement::{PAYLOAD_TYPE, check_json_depth},
+use super::{
+    certificate,
+    digest::Digest,
+    identity::Identity,
+    image::{ImageName, ImageRef},
+    limits, predicate,
+    statement::{PAYLOAD_TYPE, Statement, Subject, check_json_depth},
 };
 
 /// `id-ct-TSTInfo`.
