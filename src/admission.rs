@@ -6,8 +6,6 @@
 //! without a pod template.
 
 pub mod break_glass;
-pub mod manifest;
-pub mod object;
 pub mod parts;
 pub mod settings;
 pub mod summary;
@@ -33,14 +31,18 @@ use self::{
 };
 pub use self::{
     break_glass::{BreakGlass, Recorded},
-    object::{ImageUse, Kind, ObjectError},
     parts::Parts,
     record::{Counters, Recordings},
     settings::{BreakGlassSettings, Class, FailureMode, OnFailure, Settings},
     summary::Summary,
 };
+pub use crate::model::{
+    manifest::Pin,
+    object::{ImageUse, Kind, ObjectError},
+    review::{Operation, Phase, Review, User},
+};
 use crate::{
-    model::{Decision, Digest, Evidence, ImageRef, Reason, Verdict, policy::Mode},
+    model::{Decision, Digest, Evidence, ImageRef, Reason, Verdict, object, policy::Mode},
     telemetry::Metrics,
 };
 
@@ -49,91 +51,6 @@ const DOOR: &str = "cluster";
 
 /// Images of one object that are looked up at the same time.
 const CONCURRENT_IMAGES: usize = 8;
-
-/// What is being done to the object.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Operation {
-    /// It is new.
-    Create,
-    /// It changes.
-    Update,
-    /// It goes.
-    Delete,
-    /// Someone connects to it.
-    Connect,
-}
-
-/// At which point of admission the question is asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Phase {
-    /// The answer may change the object, others may after us: tags are pinned, nothing is recorded.
-    Mutate,
-    /// The object is as it will be stored: what is judged is what stands there, and what is admitted is recorded.
-    Validate,
-    /// Both at once.
-    Both,
-}
-
-impl Phase {
-    const fn pins(self) -> bool {
-        matches!(self, Self::Mutate | Self::Both)
-    }
-
-    const fn records(self) -> bool {
-        matches!(self, Self::Validate | Self::Both)
-    }
-}
-
-/// Who asks, as the API server authenticated them.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct User {
-    /// The user name.
-    pub name: String,
-    /// The groups.
-    pub groups: Vec<String>,
-}
-
-/// One question to the cluster door.
-#[derive(Debug, Clone)]
-pub struct Review {
-    /// The question's id, for the audit line.
-    pub uid: String,
-    /// At which point of admission.
-    pub phase: Phase,
-    /// What is being done.
-    pub operation: Operation,
-    /// To what kind.
-    pub kind: Kind,
-    /// Through which subresource; empty for the object itself.
-    pub subresource: String,
-    /// In which namespace, if the asker says; else the object's own, else `default`.
-    pub namespace: Option<String>,
-    /// For which environment, if the asker says; else the object's label, else its namespace.
-    pub environment: Option<String>,
-    /// The object; null for a deletion.
-    pub object: Value,
-    /// What it was before; null for a creation.
-    pub old_object: Value,
-    /// Who asks.
-    pub user: User,
-    /// Whether nothing may be written.
-    pub dry_run: bool,
-}
-
-impl Review {
-    /// The namespace that counts.
-    pub fn namespace(&self) -> String {
-        let given = self.namespace.as_deref().filter(|given| !given.is_empty());
-        given.or_else(|| object::namespace(&self.object)).unwrap_or("default").to_owned()
-    }
-
-    /// The environment that counts.
-    pub fn environment(&self) -> String {
-        let given = self.environment.as_deref().filter(|given| !given.is_empty());
-        let namespace = self.namespace();
-        given.unwrap_or_else(|| object::environment(&self.object, &namespace)).to_owned()
-    }
-}
 
 /// Why an object passed without a judgement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
@@ -181,15 +98,6 @@ impl Passed {
             Self::Unchanged => "every image was there before",
         }
     }
-}
-
-/// A tag that becomes tag and digest.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct Pin {
-    /// The JSON pointer to the image.
-    pub pointer: String,
-    /// The image, pinned to the digest that was judged, the name spelled as the user spelled it.
-    pub image: String,
 }
 
 /// What becomes of an object because of one image.

@@ -21,7 +21,6 @@ mod peer;
 mod rules;
 mod settings;
 mod subject;
-mod template;
 mod token;
 
 pub use peer::peer_identity;

@@ -30,12 +30,14 @@ mod transport;
 
 use std::{
     collections::BTreeMap,
+    fmt,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 pub use settings::Settings;
 
+pub use crate::model::image_manifest::ManifestKind;
 use crate::model::{Digest, ImageName, ImageRef, legacy::Legacy, limits};
 
 /// Why a registry gave no answer that we can use.
@@ -91,8 +93,8 @@ impl RegistryError {
         matches!(self, Self::NotFound(_))
     }
 
-    fn malformed(registry: &str, detail: impl Into<String>) -> Self {
-        Self::Malformed { registry: registry.to_owned(), detail: detail.into() }
+    fn malformed(registry: &str, detail: impl fmt::Display) -> Self {
+        Self::Malformed { registry: registry.to_owned(), detail: detail.to_string() }
     }
 
     fn unavailable(registry: &str, detail: impl Into<String>) -> Self {
@@ -113,24 +115,6 @@ pub struct Manifest {
     pub kind: ManifestKind,
 }
 
-/// The two kinds of manifest that we know, in their OCI and Docker spellings.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ManifestKind {
-    /// A list of manifests, one for each platform.
-    Index {
-        /// `os/architecture[/variant]` and manifest. Entries for `unknown/unknown` (where `BuildKit` keeps its
-        /// attestations, and which no runtime pulls) are left out.
-        platforms: Vec<(String, Digest)>,
-    },
-    /// One image or artifact.
-    Image {
-        /// The configuration blob.
-        config: Digest,
-        /// The layers, lowest first.
-        layers: Vec<Digest>,
-    },
-}
-
 /// Which parts of an image are there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Probe {
@@ -149,8 +133,8 @@ pub struct Registry {
     locks: Arc<tag::Locks>,
 }
 
-impl std::fmt::Debug for Registry {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Registry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Registry").finish_non_exhaustive()
     }
 }
@@ -186,8 +170,8 @@ impl Registry {
     ) -> Result<Manifest, RegistryError> {
         let raw = manifest::fetch(&self.http, name, digest, deadline).await?;
         let document = raw.parse(&name.registry)?;
-        let kind = document.kind(&name.registry)?;
-        Ok(Manifest { digest: raw.digest, media_type: raw.media_type(&document), size: raw.size(), kind })
+        let kind = document.kind().map_err(manifest::refused(&name.registry))?;
+        Ok(Manifest { digest: raw.digest, media_type: raw.media_type(&document).to_owned(), size: raw.size(), kind })
     }
 
     /// Every Sigstore bundle that refers to the digest, from the referrers API, else from the fallback tag.

@@ -7,8 +7,7 @@
 //! answer; anything else also gets an HTTP error.
 
 mod answer;
-mod request;
-mod timeout;
+mod malformed;
 
 use std::{
     sync::Arc,
@@ -29,10 +28,13 @@ use jiff::Timestamp;
 use serde_json::Value;
 use tokio::sync::Semaphore;
 
-pub use self::{request::Malformed, timeout::deadline_of};
+pub use self::malformed::Malformed;
 use crate::{
     admission::{Admission, Phase},
-    model::limits,
+    model::{
+        limits, review,
+        timeout::{BadTimeout, timeout_of},
+    },
 };
 
 /// Reviews under way at a time; more wait, within their deadline.
@@ -80,9 +82,9 @@ async fn serve(State(face): State<Face>, phase: Phase, request: Request) -> Resp
         Ok(body) => body,
         Err(error) => return refuse("", &error),
     };
-    let review = match request::parse(&body, phase) {
+    let review = match review::parse(&body, phase) {
         Ok(review) => review,
-        Err((uid, error)) => return refuse(&uid, &error),
+        Err((uid, error)) => return refuse(&uid, &error.into()),
     };
     let outcome = face.admission.review(&review, (face.clock)(), deadline).await;
     Json(answer::of(&review.uid, &outcome)).into_response()
@@ -123,6 +125,13 @@ fn refuse(uid: &str, error: &Malformed) -> Response {
     let review: Value = answer::malformed(uid, error);
     let status = if uid.is_empty() { error.status() } else { StatusCode::OK };
     (status, Json(review)).into_response()
+}
+
+/// Until when a request that came in at `start` with this query string must be answered: the API server's timeout, our
+/// margin taken off.
+pub fn deadline_of(query: &str, start: Instant) -> Result<Instant, BadTimeout> {
+    let timeout = timeout_of(query)?;
+    Ok(start + timeout.saturating_sub(margin(timeout)))
 }
 
 /// The margin between our deadline and the API server's, for the way back.

@@ -1,14 +1,15 @@
 //! The nouns: what is refused at the edge, by name, and what parses prints back.
 
 mod public_key;
+mod registries;
 
 use countersign::model::{
     Decision, Digest, DigestError, ImageName, ImageRef, LogRef, Reason, Statement, StatementError, Subject,
     TrustedRoot, Verdict,
     image::ImageRefError,
+    json::check_json_depth,
     legacy::{Kind, Legacy},
     limits, predicate,
-    statement::check_json_depth,
     submission::Submission,
     verdict::Code,
     verify::parse_bundle,

@@ -30,8 +30,8 @@ use std::{
 use jiff::Timestamp;
 use serde_json::json;
 
-use super::{Judged, Review, User, object::annotation, settings::BreakGlassSettings};
-use crate::model::{Digest, LogRef, Statement, StatementError, Subject, limits, predicate};
+use super::{Judged, Review, User, settings::BreakGlassSettings};
+use crate::model::{Digest, LogRef, Statement, StatementError, Subject, limits, object::annotation, predicate};
 
 /// The annotation; its value is the reason.
 pub const ANNOTATION: &str = "countersign.dev/break-glass";

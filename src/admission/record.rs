@@ -19,11 +19,11 @@ use jiff::Timestamp;
 use tokio::sync::Semaphore;
 
 use super::{
-    BreakGlass, ImageUse, Judged, Outcome, Parts, Review, Summary, object,
+    BreakGlass, ImageUse, Judged, Outcome, Parts, Review, Summary,
     summary::{self, Key},
 };
 use crate::{
-    model::{LogRef, deployment::Workload},
+    model::{LogRef, deployment::Workload, object},
     release::Deployment,
 };
 

@@ -14,6 +14,7 @@ use crate::{
     model::{
         Decision, Digest, Evidence, ImageRef, Outcome as SourceOutcome, Reason, Source, Verdict,
         judge::{Judgement, Question},
+        object,
         policy::Mode,
         verdict::Code,
     },
@@ -35,7 +36,7 @@ impl Place {
         let namespace = review.namespace();
         Self {
             environment: review.environment(),
-            service: super::object::service(&review.object),
+            service: object::service(&review.object),
             pins: review.phase.pins(),
             namespace,
         }

@@ -11,9 +11,11 @@ use serde_json::{Value, json};
 
 use super::{Global, Output, client};
 use crate::{
-    admission::{Pin, manifest},
     grpc::v1::{self, admission_service_client::AdmissionServiceClient},
-    model::{Decision, limits},
+    model::{
+        Decision, limits,
+        manifest::{self, Pin},
+    },
 };
 
 /// Ask whether the objects of a manifest would be admitted to a cluster.

@@ -15,8 +15,8 @@ use super::{
     v1::{self, admission_service_server::AdmissionService},
 };
 use crate::{
-    admission::{Admission, Judged, Kind, Operation, Outcome, Phase, Review, User, manifest},
-    model::{Decision, Role, limits, policy::Mode},
+    admission::{Admission, Judged, Kind, Operation, Outcome, Phase, Review, User},
+    model::{Decision, Role, limits, manifest, policy::Mode},
 };
 
 /// The time for one answer about all objects of a manifest.

@@ -234,7 +234,7 @@ fn attest_job(request: v1::AttestRequest) -> Result<Job, Status> {
             if request.predicate.len() > limits::STATEMENT {
                 return Err(status::invalid("predicate", &StatementError::TooLarge(request.predicate.len())));
             }
-            crate::model::statement::check_json_depth(&request.predicate, limits::JSON_DEPTH)
+            crate::model::json::check_json_depth(&request.predicate, limits::JSON_DEPTH)
                 .map_err(|_deep| status::invalid("predicate", &StatementError::TooDeep))?;
             let predicate =
                 serde_json::from_slice(&request.predicate).map_err(|source| status::invalid("predicate", &source))?;

@@ -7,9 +7,8 @@
 use super::{
     Issuer, Refusal, SubjectForm,
     rules::{Claims, claim},
-    template::Template,
 };
-use crate::model::{Extension, Extensions, certificate::ExtensionError};
+use crate::model::{Extension, Extensions, certificate::ExtensionError, template::Template};
 
 /// Stands for the issuer's server in the tables below.
 const SERVER: &str = "<server>";
@@ -108,7 +107,8 @@ impl Mapping {
                 }
                 Err(_missing) => continue,
             };
-            said.set(rule.extension, text).map_err(|refused| rule.template.refusal(problem(refused)))?;
+            said.set(rule.extension, text)
+                .map_err(|refused| Refusal::claim(rule.template.first_claim(), problem(refused)))?;
         }
         Ok(said)
     }

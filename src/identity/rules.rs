@@ -9,7 +9,7 @@ use super::{IdentityError, Rule};
 use crate::model::{Identity, KeyName, Role, limits};
 
 /// Those of a verified token; empty for a client certificate.
-pub(super) use crate::model::token::Claims;
+pub(super) use crate::model::token::{Claims, claim};
 
 /// All rules, compiled.
 #[derive(Debug)]
@@ -115,17 +115,5 @@ fn compile(index: usize, rule: &Rule) -> Result<Compiled, IdentityError> {
         claims: claims.collect::<Result<_, IdentityError>>()?,
         roles: rule.roles.clone(),
         keys: rule.keys.clone(),
-    })
-}
-
-/// The claim of this name, or the nested one at this dotted path. Names may hold dots themselves (`kubernetes.io`):
-/// the longest name that is there wins on each level.
-pub(super) fn claim<'a>(claims: &'a Claims, path: &str) -> Option<&'a Value> {
-    if let Some(value) = claims.get(path) {
-        return Some(value);
-    }
-    path.rmatch_indices('.').find_map(|(at, _)| {
-        let (name, rest) = (path.get(..at)?, path.get(at + 1..)?);
-        claim(claims.get(name)?.as_object()?, rest)
     })
 }

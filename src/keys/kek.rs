@@ -1,6 +1,6 @@
 //! The key-encryption key: 32 bytes that come from outside the data directory.
 //!
-//! Written as base64 (any alphabet, padded or not), as 64 hexadecimal digits, or as 32 raw bytes. Never printed.
+//! How it is written, [`crate::model::kek`] says. Never printed.
 
 use std::{
     env, fmt,
@@ -14,21 +14,15 @@ use aws_lc_rs::{
     hkdf::{HKDF_SHA256, KeyType, Salt},
     rand,
 };
-use base64::{
-    Engine as _, alphabet,
-    engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
-};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
 use super::KeyError;
+use crate::model::kek;
 
 /// More than any way to write 32 bytes needs.
 const LONGEST: usize = 1_024;
-const LENIENT: GeneralPurposeConfig =
-    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
-const STANDARD: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, LENIENT);
-const URL_SAFE: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, LENIENT);
 
 /// Where the key-encryption key comes from; in TOML `kek = { file = "/etc/countersign/kek" }`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -112,27 +106,7 @@ impl Kek {
     /// # Errors
     /// A sentence without the bytes.
     pub fn parse(bytes: &[u8]) -> Result<Self, &'static str> {
-        if let Ok(raw) = <[u8; 32]>::try_from(bytes) {
-            // 32 characters that one can type are a password or half a hexadecimal key, not 32 random bytes.
-            if raw.iter().all(|byte| (b' '..=b'~').contains(byte)) {
-                return Err("is 32 characters of text, not 32 random bytes; make one with `openssl rand -base64 32`");
-            }
-            return Ok(Self(Zeroizing::new(raw)));
-        }
-        let text = bytes.trim_ascii();
-        let mut key = Zeroizing::new([0; 32]);
-        if text.len() == 64 && hex::decode_to_slice(text, key.as_mut_slice()).is_ok() {
-            return Ok(Self(key));
-        }
-        for engine in [&STANDARD, &URL_SAFE] {
-            if let Ok(decoded) = engine.decode(text).map(Zeroizing::new)
-                && decoded.len() == key.len()
-            {
-                key.copy_from_slice(&decoded);
-                return Ok(Self(key));
-            }
-        }
-        Err("is not 32 bytes in base64 or hexadecimal; make one with `openssl rand -base64 32`")
+        kek::parse(bytes).map(Self)
     }
 
     /// Reads the key from a file that only its owner can read.

@@ -25,8 +25,9 @@ use super::{
     digest::Digest,
     identity::Identity,
     image::{ImageName, ImageRef},
+    json::check_json_depth,
     limits, predicate,
-    statement::{PAYLOAD_TYPE, Statement, Subject, check_json_depth},
+    statement::{PAYLOAD_TYPE, Statement, Subject},
 };
 
 /// `id-ct-TSTInfo`.
@@ -78,10 +79,7 @@ impl Facts {
     fn read_payload(&mut self, payload: &[u8]) -> Option<()> {
         let bundle = parse(payload)?;
         if let Some(envelope) = &bundle.dsse_envelope {
-            if envelope.payload_type != PAYLOAD_TYPE {
-                return None;
-            }
-            self.read_statement(&Statement::parse(&decode(&envelope.payload)?).ok()?);
+            self.read_statement(&envelope.statement()?);
         } else {
             let digest = digest_of(&bundle.message_signature.as_ref()?.message_digest.digest)?;
             self.subjects = vec![Subject { name: String::new(), digest }];
@@ -124,17 +122,18 @@ pub fn repository(name: &str) -> Option<ImageName> {
     spelled_out.then(|| name.parse::<ImageRef>().ok()).flatten().map(|image| image.name)
 }
 
+/// The statement in the payload of an entry; `None` when there is none that can be read.
+pub fn statement_in(payload: &[u8]) -> Option<Statement> {
+    parse(payload)?.dsse_envelope?.statement()
+}
+
 /// The digest that the payload's signature is over: of the DSSE pre-authentication encoding, or of the file.
 pub fn signed_digest(payload: &[u8]) -> Option<Digest> {
     let bundle = parse(payload)?;
     let Some(envelope) = bundle.dsse_envelope else {
         return digest_of(&bundle.message_signature?.message_digest.digest);
     };
-    let body = decode(&envelope.payload)?;
-    let mut encoding =
-        format!("DSSEv1 {} {} {} ", envelope.payload_type.len(), envelope.payload_type, body.len()).into_bytes();
-    encoding.extend_from_slice(&body);
-    Some(Digest::of(&encoding))
+    Some(Digest::of(&sigstore_types::pae(&envelope.payload_type, &decode(&envelope.payload)?)))
 }
 
 /// The digest that a hashedrekord leaf records.
@@ -275,6 +274,13 @@ struct Envelope<'a> {
     payload: Cow<'a, str>,
     #[serde(borrow)]
     payload_type: Cow<'a, str>,
+}
+
+impl Envelope<'_> {
+    fn statement(&self) -> Option<Statement> {
+        let is_statement = self.payload_type == PAYLOAD_TYPE;
+        is_statement.then(|| Statement::parse(&decode(&self.payload)?).ok()).flatten()
+    }
 }
 
 #[derive(Deserialize)]

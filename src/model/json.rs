@@ -1,4 +1,4 @@
-//! JSON as clients of protobuf services write it: bytes in base64 of any alphabet, padded or not; enumerations by name or
+//! JSON: how deep it is nested, before anything recurses into it; and as clients of protobuf services write it: bytes in base64 of any alphabet, padded or not; enumerations by name or
 //! number; names in camel case or snake case (each message lists both). Fields that are not known are ignored, as
 //! gateways do, so that newer clients are served.
 
@@ -8,11 +8,7 @@ use base64::{
 };
 use serde::{Deserialize, Deserializer, de::DeserializeOwned, de::Error as _};
 
-use super::{
-    limits,
-    public_key::Scheme,
-    statement::{TooDeep, check_json_depth},
-};
+use super::{limits, public_key::Scheme};
 
 /// Why a body is not the JSON that is wanted; a sentence for whoever sent it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -71,6 +67,32 @@ impl<'de> Deserialize<'de> for KeyDetails {
 pub(super) fn unknown_scheme() -> String {
     let names: Vec<_> = Scheme::ALL.iter().map(|scheme| scheme.details()).collect();
     format!("keyDetails must be one of {}", names.join(", "))
+}
+
+/// JSON is nested deeper than allowed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("JSON is nested too deeply")]
+pub struct TooDeep;
+
+/// Scans JSON text for nesting deeper than `most` levels, before any parser recurses into it.
+pub fn check_json_depth(bytes: &[u8], most: usize) -> Result<(), TooDeep> {
+    let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
+    for byte in bytes {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_string => escaped = true,
+            b'"' => in_string = !in_string,
+            b'{' | b'[' if !in_string => {
+                depth += 1;
+                if depth > most {
+                    return Err(TooDeep);
+                }
+            }
+            b'}' | b']' if !in_string => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// Reads a request's body.

@@ -25,7 +25,7 @@ use sigstore_types::{
     },
 };
 
-use super::{digest::Digest, limits, statement::check_json_depth, verify::Rejection};
+use super::{digest::Digest, json::check_json_depth, limits, verify::Rejection};
 
 const SIGNATURE: &str = "dev.cosignproject.cosign/signature";
 const CERTIFICATE: &str = "dev.sigstore.cosign/certificate";

@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     digest::{Digest, DigestError},
+    json::{TooDeep, check_json_depth},
     limits, predicate,
 };
 
@@ -198,32 +199,6 @@ impl Statement {
     pub fn names(&self, digest: &Digest) -> bool {
         self.subjects.iter().any(|subject| subject.digest == *digest)
     }
-}
-
-/// JSON is nested deeper than allowed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("JSON is nested too deeply")]
-pub struct TooDeep;
-
-/// Scans JSON text for nesting deeper than `most` levels, before any parser recurses into it.
-pub fn check_json_depth(bytes: &[u8], most: usize) -> Result<(), TooDeep> {
-    let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
-    for byte in bytes {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' if in_string => escaped = true,
-            b'"' => in_string = !in_string,
-            b'{' | b'[' if !in_string => {
-                depth += 1;
-                if depth > most {
-                    return Err(TooDeep);
-                }
-            }
-            b'}' | b']' if !in_string => depth = depth.saturating_sub(1),
-            _ => {}
-        }
-    }
-    Ok(())
 }
 
 fn unusable_digest(name: &str, source: DigestError) -> StatementError {

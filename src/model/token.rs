@@ -33,6 +33,18 @@ pub enum TokenError {
 /// What a token says: the JSON of its payload.
 pub type Claims = Map<String, Value>;
 
+/// The claim of this name, or the nested one at this dotted path. Names may hold dots themselves (`kubernetes.io`):
+/// the longest name that is there wins on each level.
+pub fn claim<'a>(claims: &'a Claims, path: &str) -> Option<&'a Value> {
+    if let Some(value) = claims.get(path) {
+        return Some(value);
+    }
+    path.rmatch_indices('.').find_map(|(at, _)| {
+        let (name, rest) = (path.get(..at)?, path.get(at + 1..)?);
+        claim(claims.get(name)?.as_object()?, rest)
+    })
+}
+
 /// A token of which nothing is believed yet.
 pub struct Unverified<'a> {
     /// The algorithm that its header names; one of the list.

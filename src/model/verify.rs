@@ -26,10 +26,11 @@ use super::{
     certificate,
     digest::Digest,
     identity::Identity,
+    json::check_json_depth,
     legacy::{Kind, Legacy},
     limits, predicate,
     public_key::{PublicKey, Scheme},
-    statement::{self, Statement, StatementError, Subject, check_json_depth},
+    statement::{self, Statement, StatementError, Subject},
     trusted_root::TrustedRoot,
     verdict::LogRef,
 };

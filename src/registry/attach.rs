@@ -11,14 +11,12 @@ use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
 use super::{
-    RegistryError,
-    manifest::{self, OCI_IMAGE},
-    push,
+    RegistryError, manifest, push,
     referrers::is_native,
     tag::{Locks, Tag},
     transport::Transport,
 };
-use crate::model::{Digest, ImageName};
+use crate::model::{Digest, ImageName, image_manifest::OCI_IMAGE};
 
 /// What cosign 3 writes and every current client reads.
 const BUNDLE_TYPE: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
@@ -45,7 +43,8 @@ impl Push<'_> {
     ) -> Result<Digest, RegistryError> {
         let registry = &self.name.registry;
         let subject = manifest::fetch(self.http, self.name, self.subject, self.deadline).await?;
-        let subject_type = subject.media_type(&subject.parse(registry)?);
+        let document = subject.parse(registry)?;
+        let subject_type = subject.media_type(&document);
         let blob = push::blob(self.http, self.name, Bytes::copy_from_slice(bundle), self.deadline).await?;
         let config = push::blob(self.http, self.name, Bytes::from_static(EMPTY), self.deadline).await?;
         let annotations = annotations(bundle, predicate_type, now);

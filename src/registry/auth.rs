@@ -9,22 +9,19 @@ use std::{
 
 use http::{HeaderMap, HeaderValue, header::WWW_AUTHENTICATE};
 use moka::{Expiry, future::Cache};
-use serde::Deserialize;
 use zeroize::Zeroizing;
 
-use super::{
-    RegistryError, Settings, credentials,
-    credentials::{Credential, Found},
+use super::{RegistryError, Settings, credentials, helper};
+use crate::model::{
+    ImageName,
+    challenge::Challenge,
+    docker_config::{Credential, Found},
+    limits,
+    token_reply::{DEFAULT_LIFETIME, LONGEST_LIFETIME, TokenReply},
 };
-use crate::model::{ImageName, challenge::Challenge, limits};
 
 /// Authorizations kept at once, as a count.
 const KEPT: u64 = 4_096;
-/// How long a token lives whose issuer does not say (the token protocol's own default).
-const DEFAULT_LIFETIME: Duration = Duration::from_mins(1);
-/// How long a password is used before the configuration is read again, and the longest life of any token here.
-const LONGEST_LIFETIME: Duration = Duration::from_mins(5);
-
 /// What a request is going to do; becomes the scope of its token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Access {
@@ -140,7 +137,7 @@ impl Tokens {
         let problem = match found {
             Ok(Ok(Found::Nothing)) => return Ok(None),
             Ok(Ok(Found::Credential(credential))) => return Ok(Some(credential)),
-            Ok(Ok(Found::Program(program))) => match program.ask(self.program_time).await {
+            Ok(Ok(Found::Program(question))) => match helper::ask(&question, self.program_time).await {
                 Ok(credential) => return Ok(credential),
                 Err(problem) => problem,
             },
@@ -156,13 +153,6 @@ struct TokenRequest<'a> {
     realm: &'a str,
     service: Option<&'a str>,
     credential: Option<Credential>,
-}
-
-#[derive(Deserialize)]
-struct TokenReply {
-    token: Option<String>,
-    access_token: Option<String>,
-    expires_in: Option<u64>,
 }
 
 impl TokenRequest<'_> {
@@ -200,15 +190,9 @@ impl TokenRequest<'_> {
             let detail = format!("its token service answered {} to {whose}", answer.status.as_u16());
             return Err(RegistryError::Unauthorized { registry: registry.clone(), detail });
         }
-        let Ok(reply) = serde_json::from_slice::<TokenReply>(&answer.body) else {
-            return Err(RegistryError::malformed(registry, "its token service's answer is not a token"));
-        };
-        let Some(token) = reply.token.or(reply.access_token).filter(|token| token.len() <= limits::TOKEN) else {
-            return Err(RegistryError::malformed(registry, "its token service's answer has no usable token"));
-        };
-        // A tenth off, so that a token does not run out on its way.
-        let lifetime = reply.expires_in.map_or(DEFAULT_LIFETIME, Duration::from_secs).min(LONGEST_LIFETIME) / 10 * 9;
-        Authorization::new(registry, &Zeroizing::new(format!("Bearer {token}")), lifetime)
+        let TokenReply { token, lifetime } =
+            TokenReply::parse(&answer.body).map_err(|error| RegistryError::malformed(registry, error))?;
+        Authorization::new(registry, &Zeroizing::new(format!("Bearer {}", *token)), lifetime)
     }
 }
 

@@ -29,13 +29,14 @@ use serde::Serialize;
 
 use self::tree::Node;
 use super::{
-    RegistryError,
-    manifest::{self, ACCEPT, Descriptor},
-    push,
+    RegistryError, manifest, push,
     tag::Locks,
     transport::{Call, Transport},
 };
-use crate::model::{Digest, ImageName};
+use crate::model::{
+    Digest, ImageName,
+    image_manifest::{ACCEPT, Descriptor},
+};
 
 /// What is to be copied, and where.
 #[derive(Debug, Clone)]

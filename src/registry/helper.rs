@@ -14,7 +14,6 @@ use std::{
     time::Duration,
 };
 
-use serde::Deserialize;
 use tokio::{
     io::AsyncReadExt as _,
     net::unix::pipe,
@@ -22,65 +21,40 @@ use tokio::{
 };
 use zeroize::Zeroizing;
 
-use super::credentials::Credential;
-use crate::model::limits;
+use crate::model::{
+    docker_config::{Credential, Question},
+    limits,
+};
 
 /// How often a program that has closed its output is asked whether it has ended.
 const POLL: Duration = Duration::from_millis(5);
-/// What a program answers in place of a user name when the secret is an identity token.
-const TOKEN_USER: &str = "<token>";
 
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct Reply {
-    username: String,
-    secret: String,
-}
-
-/// A question to a credential program.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Question {
-    /// What follows `docker-credential-`.
-    pub(super) program: String,
-    /// The server, as the program's store knows it.
-    pub(super) server: String,
-}
-
-impl Question {
-    /// Asks; `None` when the program has nothing for this server.
-    ///
-    /// # Errors
-    /// A sentence that names the program and the server; never with what the program said.
-    pub(super) async fn ask(&self, time: Duration) -> Result<Option<Credential>, String> {
-        let Self { program, server } = self;
-        if program.contains('/') {
-            return Err(format!("docker-credential-{program} is a path; name a program that is in PATH"));
-        }
-        let name = format!("docker-credential-{program}");
-        let mut running = Running::start(&name, server)
-            .map_err(|problem| format!("{name} cannot be run: {problem}; is it in PATH of the service?"))?;
-        let answer = timeout(time, running.answer()).await;
-        drop(running);
-        let (status, output) = answer
-            .map_err(|_elapsed| {
-                format!("{name} gave no answer for {server} within {time:?} and was ended; run it by hand to see why")
-            })?
-            .map_err(|problem| format!("{name}: {problem}"))?;
-        if !status.success() {
-            // Docker's protocol knows no better sign that the program ran and has nothing for this server.
-            let has_none = String::from_utf8_lossy(&output).contains("credentials not found");
-            return if has_none { Ok(None) } else { Err(format!("{name} failed for {server}: {status}")) };
-        }
-        // serde_json's message could quote the secret.
-        let reply: Reply = serde_json::from_slice(&output)
-            .map_err(|_source| format!("{name} did not answer with Username and Secret for {server}"))?;
-        let secret = Zeroizing::new(reply.secret);
-        Ok(Some(if reply.username == TOKEN_USER {
-            Credential::IdentityToken(secret)
-        } else {
-            Credential::Password { user: reply.username, password: secret }
-        }))
+/// Asks a program; `None` when it has nothing for this server.
+///
+/// # Errors
+/// A sentence that names the program and the server; never with what the program said.
+pub(super) async fn ask(question: &Question, time: Duration) -> Result<Option<Credential>, String> {
+    let Question { program, server } = question;
+    if program.contains('/') {
+        return Err(format!("docker-credential-{program} is a path; name a program that is in PATH"));
     }
+    let name = format!("docker-credential-{program}");
+    let mut running = Running::start(&name, server)
+        .map_err(|problem| format!("{name} cannot be run: {problem}; is it in PATH of the service?"))?;
+    let answer = timeout(time, running.answer()).await;
+    drop(running);
+    let (status, output) = answer
+        .map_err(|_elapsed| {
+            format!("{name} gave no answer for {server} within {time:?} and was ended; run it by hand to see why")
+        })?
+        .map_err(|problem| format!("{name}: {problem}"))?;
+    if !status.success() {
+        // Docker's protocol knows no better sign that the program ran and has nothing for this server.
+        let has_none = String::from_utf8_lossy(&output).contains("credentials not found");
+        return if has_none { Ok(None) } else { Err(format!("{name} failed for {server}: {status}")) };
+    }
+    let credential = Credential::of_program(&output);
+    credential.map(Some).ok_or_else(|| format!("{name} did not answer with Username and Secret for {server}"))
 }
 
 /// A program that runs; dropping it kills it and takes its exit status, so that nothing is left.

@@ -10,13 +10,13 @@ use std::{collections::BTreeMap, time::Instant};
 use futures_util::{StreamExt as _, TryStreamExt as _, future, stream};
 
 use super::{
-    RegistryError,
-    manifest::{self, Descriptor},
+    RegistryError, manifest,
     referrers::{fallback_tag, fetch_blob},
     transport::Transport,
 };
 use crate::model::{
     Digest, ImageName,
+    image_manifest::Descriptor,
     legacy::{Kind, Legacy},
     limits,
 };
@@ -102,7 +102,7 @@ impl Tag<'_> {
             let shown: String = layer.media_type.chars().take(limits::NAME).collect();
             return unusable(format!("of the type {shown:?} instead of {}", self.kind.media_type()));
         }
-        let Ok(digest) = layer.digest(&self.name.registry) else {
+        let Ok(digest) = layer.digest() else {
             return unusable("whose payload has no sha256 digest".to_owned());
         };
         if usize::try_from(layer.size).map_or(true, |size| size > most) {

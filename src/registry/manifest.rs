@@ -1,29 +1,18 @@
-//! Manifests: reading them by tag or digest, and what is in them (OCI image specification 1.1, Docker schema 2).
-//!
-//! The structs are our own and lenient: fields that we do not use may be missing or unknown, as they are in the wild.
+//! Reading manifests by tag or digest. What is in them, [`crate::model::image_manifest`] says.
 
 use std::time::Instant;
 
 use bytes::Bytes;
 use http::{Method, StatusCode};
-use serde::Deserialize;
-use serde_json::{Map, Value};
 
 use super::{
-    ManifestKind, RegistryError,
+    RegistryError,
     transport::{Answer, Call, Transport},
 };
-use crate::model::{Digest, ImageName, limits, statement::check_json_depth};
-
-pub(super) const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
-pub(super) const OCI_IMAGE: &str = "application/vnd.oci.image.manifest.v1+json";
-const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
-const DOCKER_IMAGE: &str = "application/vnd.docker.distribution.manifest.v2+json";
-/// What we accept for a manifest, in one header.
-pub(super) const ACCEPT: &str = "application/vnd.oci.image.index.v1+json, \
-    application/vnd.oci.image.manifest.v1+json, \
-    application/vnd.docker.distribution.manifest.list.v2+json, \
-    application/vnd.docker.distribution.manifest.v2+json";
+use crate::model::{
+    Digest, ImageName,
+    image_manifest::{ACCEPT, Document, ImageManifestError},
+};
 
 /// A manifest's bytes, whose digest was computed here.
 #[derive(Debug)]
@@ -33,146 +22,26 @@ pub(super) struct Raw {
     content_type: Option<String>,
 }
 
-/// An image manifest or an index; which of them, [`Document::kind`] says.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct Document {
-    schema_version: Option<u32>,
-    media_type: Option<String>,
-    pub(super) artifact_type: Option<String>,
-    pub(super) config: Option<Descriptor>,
-    pub(super) layers: Option<Vec<Descriptor>>,
-    pub(super) manifests: Option<Vec<Descriptor>>,
-    pub(super) subject: Option<Descriptor>,
-}
-
-/// What points at a blob or manifest.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct Descriptor {
-    #[serde(default)]
-    pub(super) media_type: String,
-    /// As written: entries with digests other than sha256 must not make a whole list unreadable.
-    pub(super) digest: String,
-    #[serde(default)]
-    pub(super) size: u64,
-    pub(super) platform: Option<Platform>,
-    /// Values that are no text are passed over.
-    pub(super) annotations: Option<Map<String, Value>>,
-    #[serde(default)]
-    urls: Vec<String>,
-}
-
-/// The platform of an entry in an index.
-#[derive(Debug, Clone, Deserialize)]
-pub(super) struct Platform {
-    #[serde(default)]
-    pub(super) os: String,
-    #[serde(default)]
-    pub(super) architecture: String,
-    pub(super) variant: Option<String>,
-}
-
-impl Platform {
-    fn name(&self) -> String {
-        let Self { os, architecture, variant } = self;
-        match variant.as_deref().filter(|variant| !variant.is_empty()) {
-            Some(variant) => format!("{os}/{architecture}/{variant}"),
-            None => format!("{os}/{architecture}"),
-        }
-    }
-}
-
-impl Descriptor {
-    /// The digest, for what we must be able to follow.
-    pub(super) fn digest(&self, registry: &str) -> Result<Digest, RegistryError> {
-        self.digest.parse().map_err(|error| {
-            let shown: String = self.digest.chars().take(limits::NAME).collect();
-            RegistryError::malformed(registry, format!("a descriptor names {shown:?}: {error}"))
-        })
-    }
-
-    /// The platform's name; `unknown` for an entry without one.
-    pub(super) fn platform_name(&self) -> String {
-        self.platform.as_ref().map_or_else(|| "unknown".to_owned(), Platform::name)
-    }
-
-    /// Whether no runtime pulls this: `BuildKit` keeps attestations under the platform `unknown/unknown`. The
-    /// annotation that it also writes is not looked at, as it could hide a real platform.
-    pub(super) fn is_attestation(&self) -> bool {
-        self.platform.as_ref().is_some_and(|p| p.os == "unknown" && p.architecture == "unknown")
-    }
-
-    /// Whether the registry need not have the blob (foreign and non-distributable layers).
-    pub(super) fn is_foreign(&self) -> bool {
-        !self.urls.is_empty() || self.media_type.contains(".foreign.") || self.media_type.contains(".nondistributable.")
-    }
-}
-
 impl Raw {
     pub(super) fn size(&self) -> u64 {
         u64::try_from(self.bytes.len()).unwrap_or(u64::MAX)
     }
 
     /// The media type the document says it has; else the header's.
-    pub(super) fn media_type(&self, document: &Document) -> String {
-        let own = document.media_type.clone().or_else(|| self.content_type.clone());
-        own.unwrap_or_else(|| if document.manifests.is_some() { OCI_INDEX } else { OCI_IMAGE }.to_owned())
+    pub(super) fn media_type<'a>(&'a self, document: &'a Document) -> &'a str {
+        document.media_type(self.content_type.as_deref())
     }
 
-    /// Parses and checks that it is an index or an image, and not both at once (CVE-2021-41190).
+    /// Parses and checks that it is an index or an image, and not both at once.
     pub(super) fn parse(&self, registry: &str) -> Result<Document, RegistryError> {
-        let wrong = |detail: &str| RegistryError::malformed(registry, format!("manifest {}: {detail}", self.digest));
-        check_json_depth(&self.bytes, limits::JSON_DEPTH).map_err(|error| wrong(&error.to_string()))?;
-        let document: Document =
-            serde_json::from_slice(&self.bytes).map_err(|error| wrong(&format!("not a manifest: {error}")))?;
-        if document.schema_version != Some(2) {
-            return Err(wrong("schema version 2 is the only one supported; push the image again with a current tool"));
-        }
-        let is_image = document.config.is_some() || document.layers.is_some();
-        match (is_image, document.manifests.is_some()) {
-            (true, true) => return Err(wrong("it is an image and an index at once")),
-            (false, false) => return Err(wrong("it is neither an image nor an index")),
-            (true, false) | (false, true) => {}
-        }
-        let media_type = self.media_type(&document);
-        let names_index = [OCI_INDEX, DOCKER_LIST].contains(&media_type.as_str());
-        let names_image = [OCI_IMAGE, DOCKER_IMAGE].contains(&media_type.as_str());
-        if (names_index && is_image) || (names_image && !is_image) {
-            return Err(wrong("it is not what its media type says"));
-        }
-        Ok(document)
+        Document::parse(&self.bytes, self.content_type.as_deref())
+            .map_err(|error| RegistryError::malformed(registry, format!("manifest {}: {error}", self.digest)))
     }
 }
 
-impl Document {
-    /// Index or image, with every part's digest.
-    pub(super) fn kind(&self, registry: &str) -> Result<ManifestKind, RegistryError> {
-        if let Some(entries) = &self.manifests {
-            bounded(registry, "platforms", entries.len())?;
-            let real = entries.iter().filter(|entry| !entry.is_attestation());
-            let platforms =
-                real.map(|entry| Ok((entry.platform_name(), entry.digest(registry)?))).collect::<Result<_, _>>()?;
-            return Ok(ManifestKind::Index { platforms });
-        }
-        let layers = self.layers.as_deref().unwrap_or_default();
-        bounded(registry, "layers", layers.len())?;
-        let Some(config) = &self.config else {
-            return Err(RegistryError::malformed(registry, "an image manifest without config"));
-        };
-        Ok(ManifestKind::Image {
-            config: config.digest(registry)?,
-            layers: layers.iter().map(|layer| layer.digest(registry)).collect::<Result<_, _>>()?,
-        })
-    }
-}
-
-pub(super) fn bounded(registry: &str, what: &str, count: usize) -> Result<(), RegistryError> {
-    if count > limits::IMAGE_PARTS {
-        let detail = format!("an image of {count} {what} (at most {})", limits::IMAGE_PARTS);
-        return Err(RegistryError::malformed(registry, detail));
-    }
-    Ok(())
+/// What a manifest that we cannot use is to whoever asked this registry.
+pub(super) fn refused(registry: &str) -> impl Fn(ImageManifestError) -> RegistryError {
+    move |error| RegistryError::malformed(registry, error)
 }
 
 /// The manifest with this digest; anything else that the registry sends is refused.

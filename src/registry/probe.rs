@@ -6,11 +6,14 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use http::{Method, StatusCode};
 
 use super::{
-    Probe, RegistryError,
-    manifest::{self, Descriptor, Document},
+    Probe, RegistryError, manifest,
     transport::{Call, Transport},
 };
-use crate::model::{Digest, ImageName, limits};
+use crate::model::{
+    Digest, ImageName,
+    image_manifest::{Descriptor, Document, within},
+    limits,
+};
 
 /// Parts asked for at the same time, as a count.
 const AT_ONCE: usize = 8;
@@ -86,19 +89,19 @@ impl Walk<'_> {
                 };
                 let document = raw.parse(registry)?;
                 // Refuses lists that are too long, and digests that cannot be followed.
-                document.kind(registry)?;
+                document.kind().map_err(manifest::refused(registry))?;
                 let Some(entries) = &document.manifests else {
                     self.image(&document, &platform)?;
                     continue;
                 };
                 for entry in entries.iter().filter(|entry| !entry.is_attestation()) {
-                    let child = entry.digest(registry)?;
+                    let child = entry.digest().map_err(manifest::refused(registry))?;
                     self.platforms.push(entry.platform_name());
                     if seen.insert(child) {
                         level.push((child, entry.platform_name()));
                     }
                 }
-                manifest::bounded(registry, "platforms", seen.len())?;
+                within("platforms", seen.len()).map_err(manifest::refused(registry))?;
             }
             if level.is_empty() {
                 return Ok(());
@@ -110,7 +113,7 @@ impl Walk<'_> {
     fn image(&mut self, document: &Document, platform: &str) -> Result<(), RegistryError> {
         let registry = &self.name.registry;
         let mut add = |what, descriptor: &Descriptor| {
-            let digest = descriptor.digest(registry)?;
+            let digest = descriptor.digest().map_err(manifest::refused(registry))?;
             self.parts.push(Part { what, digest, size: descriptor.size, platform: platform.to_owned() });
             Ok::<_, RegistryError>(())
         };

@@ -10,11 +10,14 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use http::{Method, StatusCode, header::LINK};
 
 use super::{
-    RegistryError,
-    manifest::{self, Descriptor, Document, OCI_INDEX},
+    RegistryError, manifest,
     transport::{Answer, Call, Transport},
 };
-use crate::model::{Digest, ImageName, limits, statement::check_json_depth};
+use crate::model::{
+    Digest, ImageName,
+    image_manifest::{Descriptor, Document, OCI_INDEX},
+    limits, referrers,
+};
 
 /// What every version of the Sigstore bundle's media type starts with.
 pub(super) const BUNDLE_TYPE_PREFIX: &str = "application/vnd.dev.sigstore.bundle";
@@ -146,7 +149,7 @@ impl Read<'_> {
         if !refers {
             return skip("refers to another subject");
         }
-        let Ok(blob) = layer.digest(&self.name.registry) else { return skip("its digest is not sha256") };
+        let Ok(blob) = layer.digest() else { return skip("its digest is not sha256") };
         if usize::try_from(layer.size).map_or(true, |size| size > limits::BUNDLE) {
             return skip("larger than a bundle may be");
         }
@@ -192,17 +195,11 @@ fn page(registry: &str, answer: &Answer) -> Result<Option<Vec<Descriptor>>, Regi
         400 | 404 | 405 | 406 => return Ok(None),
         _ => return Err(answer.unexpected(registry, "a question for referrers")),
     }
-    check_json_depth(&answer.body, limits::JSON_DEPTH)
-        .map_err(|error| RegistryError::malformed(registry, format!("its list of referrers: {error}")))?;
-    let index: Option<Document> = serde_json::from_slice(&answer.body).ok();
-    Ok(index.and_then(|index| index.manifests))
+    referrers::page(&answer.body)
+        .map_err(|error| RegistryError::malformed(registry, format!("its list of referrers: {error}")))
 }
 
-/// The target of `Link: <…>; rel="next"`.
+/// The target of the link to the next page.
 fn next_page(answer: &Answer) -> Option<&str> {
-    answer.headers.get_all(LINK).iter().filter_map(|value| value.to_str().ok()).find_map(|link| {
-        let (target, parameters) = link.trim().strip_prefix('<')?.split_once('>')?;
-        let is_next = |parameter: &str| matches!(parameter.trim(), "rel=\"next\"" | "rel=next");
-        parameters.split(';').any(is_next).then_some(target)
-    })
+    answer.headers.get_all(LINK).iter().filter_map(|value| value.to_str().ok()).find_map(referrers::next)
 }

@@ -23,13 +23,11 @@ use serde_json::{Value, json};
 use tokio::sync::{Mutex, MutexGuard};
 
 use super::{
-    RegistryError,
-    manifest::{self, OCI_INDEX},
-    push,
+    RegistryError, manifest, push,
     referrers::fallback_tag,
     transport::{Transport, half_random, pause},
 };
-use crate::model::{Digest, ImageName, limits};
+use crate::model::{Digest, ImageName, image_manifest::OCI_INDEX, limits};
 
 /// Writes of a fallback tag before we give up, as a count; others then write faster than we can.
 const WRITES: u32 = 24;

@@ -16,7 +16,6 @@ use std::{
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
-use jiff::fmt::rfc2822::DateTimeParser;
 use moka::future::Cache;
 use reqwest::{RequestBuilder, Url, redirect};
 use tokio::time::timeout_at;
@@ -27,7 +26,7 @@ use super::{
     credentials,
     host::{Admission, Host},
 };
-use crate::model::{ImageName, limits};
+use crate::model::{ImageName, limits, retry_after};
 
 /// Registry hosts remembered at once, as a count; beyond it the least used are forgotten.
 const HOSTS: u64 = 4_096;
@@ -462,16 +461,10 @@ fn chain(error: &dyn std::error::Error) -> String {
     if text.is_empty() { "the request failed".to_owned() } else { text }
 }
 
-/// `Retry-After` in seconds or as a date; a date is held against the answer's own `Date`, so no clock is asked.
+/// The answer's `Retry-After`.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
-    if let Ok(seconds) = text.parse() {
-        return Some(Duration::from_secs(seconds));
-    }
-    let parser = DateTimeParser::new();
-    let then = parser.parse_timestamp(text).ok()?;
-    let date = parser.parse_timestamp(headers.get(header::DATE)?.to_str().ok()?).ok()?;
-    Some(Duration::try_from(then.duration_since(date)).unwrap_or_default())
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+    retry_after::retry_after(text(header::RETRY_AFTER)?, text(header::DATE))
 }
 
 /// Grows with each attempt.

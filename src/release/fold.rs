@@ -5,7 +5,6 @@ use std::{
     sync::{Arc, Mutex, PoisonError, RwLock},
 };
 
-use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde::Deserialize;
 
 use super::ReleaseError;
@@ -14,8 +13,7 @@ use crate::{
     model::{
         LogRef, Revocation, Revocations, Statement,
         deployment::{History, Record},
-        limits, predicate,
-        statement::{PAYLOAD_TYPE, check_json_depth},
+        facts, limits, predicate,
     },
 };
 
@@ -158,28 +156,5 @@ impl Folds {
 /// The statement of an entry of our own log; `None` when its payload is gone or carries none. Nothing is verified: it
 /// was when it was written.
 fn statement(log: &Log, index: u64) -> Result<Option<Statement>, LogError> {
-    Ok(log.entry(index)?.payload.as_deref().and_then(statement_in))
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Payload {
-    dsse_envelope: Option<Envelope>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Envelope {
-    payload: String,
-    payload_type: String,
-}
-
-/// The statement in a payload of our log: a Sigstore bundle with a DSSE envelope.
-fn statement_in(payload: &[u8]) -> Option<Statement> {
-    check_json_depth(payload, limits::JSON_DEPTH).ok()?;
-    let envelope = serde_json::from_slice::<Payload>(payload).ok()?.dsse_envelope?;
-    if envelope.payload_type != PAYLOAD_TYPE {
-        return None;
-    }
-    Statement::parse(&STANDARD.decode(envelope.payload).ok()?).ok()
+    Ok(log.entry(index)?.payload.as_deref().and_then(facts::statement_in))
 }

@@ -3,13 +3,13 @@
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Map, Value, json};
 
-use super::{
-    Malformed,
-    request::{API_VERSION, KIND},
-};
+use super::Malformed;
 use crate::{
     admission::{Class, Outcome, Pin},
-    model::verdict::Code,
+    model::{
+        review::{API_VERSION, KIND},
+        verdict::Code,
+    },
 };
 
 /// The API server may cut a longer warning.

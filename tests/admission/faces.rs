@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use countersign::{
-    admission::{Kind, Settings, manifest},
+    admission::{Kind, Settings},
     cli,
     grpc::{
         self,
@@ -11,7 +11,7 @@ use countersign::{
         v1::{self, admission_service_server::AdmissionService as _},
     },
     identity::Refusal,
-    model::{Caller, Extensions, Identity, Role, limits},
+    model::{Caller, Extensions, Identity, Role, limits, manifest},
 };
 use serde_json::{Value, json};
 

@@ -1,8 +1,8 @@
 //! Objects and manifests: which images are found, under which names.
 
 use countersign::{
-    admission::{Kind, ObjectError, Review, manifest, object},
-    model::limits,
+    admission::{Kind, ObjectError, Review},
+    model::{limits, manifest, object},
 };
 use serde_json::{Value, json};
 

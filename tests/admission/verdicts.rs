@@ -6,8 +6,8 @@ use std::{
 };
 
 use countersign::{
-    admission::{Admission, Class, Effect, FailureMode, OnFailure, Phase, Review, Settings, manifest},
-    model::{Decision, Verdict, judge::Judgement, policy::Mode, verdict::Code},
+    admission::{Admission, Class, Effect, FailureMode, OnFailure, Phase, Review, Settings},
+    model::{Decision, Verdict, judge::Judgement, manifest, policy::Mode, verdict::Code},
     telemetry::Metrics,
 };
 use serde_json::json;

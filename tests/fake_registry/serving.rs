@@ -200,7 +200,9 @@ impl State {
             headers.push(("oci-filters-applied", "artifactType".to_owned()));
         }
         let from: usize = query.get("from").map_or(0, |from| from.parse().unwrap());
-        let next = |from: usize| format!("</v2/{repo}/referrers/{subject}?from={from}>; rel=\"next\"");
+        let next = |from: usize| {
+            format!("</v2/other>; rel=\"prev\", </v2/{repo}/referrers/{subject}?from={from}>; rel=\"next\"")
+        };
         if let Referrers::Paged(size) = self.referrers {
             if from + size < descriptors.len() {
                 headers.push(("link", next(from + size)));

@@ -8,15 +8,23 @@ use std::fmt::Display;
 
 use countersign::model::limits;
 
+mod cluster;
 mod evidence;
 mod keys;
+mod operators;
+mod registries;
 mod requests;
+mod statements;
 mod tlog;
 mod tokens;
 
+pub use cluster::*;
 pub use evidence::*;
 pub use keys::*;
+pub use operators::*;
+pub use registries::*;
 pub use requests::*;
+pub use statements::*;
 pub use tlog::*;
 pub use tokens::*;
 
@@ -24,7 +32,7 @@ pub use tokens::*;
 pub type Body = (&'static str, fn(&[u8]) -> bool);
 
 /// All targets. The seeds of each are the files of `tests/golden/tlog/<name>/` or `tests/golden/model/<name>/`.
-pub const BODIES: [Body; 28] = [
+pub const BODIES: [Body; 42] = [
     ("note", note),
     ("checkpoint", checkpoint),
     ("tile_path", tile_path),
@@ -53,6 +61,20 @@ pub const BODIES: [Body; 28] = [
     ("token", token),
     ("key_set", key_set),
     ("facts", facts),
+    ("image_manifest", image_manifest),
+    ("referrers", referrers),
+    ("wait", wait),
+    ("token_reply", token_reply),
+    ("docker_config", docker_config),
+    ("manifest", manifest),
+    ("review", review),
+    ("timeout", timeout),
+    ("policy_set", policy_set),
+    ("rule", rule),
+    ("template", template),
+    ("encryption_key", encryption_key),
+    ("record", record),
+    ("scan", scan),
 ];
 
 /// The longest text of an error: one that quotes what was sent quotes [`limits::NAME`] characters at most, each of four
@@ -61,6 +83,12 @@ const MOST_SAID: usize = 10 * limits::NAME + 1_024;
 
 fn text(data: &[u8]) -> Option<&str> {
     str::from_utf8(data).ok()
+}
+
+/// The first line, and what is behind it; nothing where there is one line alone.
+fn lines(data: &[u8]) -> (&[u8], &[u8]) {
+    let at = data.iter().position(|byte| *byte == b'\n');
+    at.map_or((data, &[]), |at| (&data[..at], &data[at + 1..]))
 }
 
 /// The input was not accepted, and what is said of it is short: it goes into answers, records and logs.

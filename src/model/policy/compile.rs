@@ -42,7 +42,7 @@ pub(super) fn compile(documents: Vec<document::Document>) -> Result<(NoMatch, Ve
     let mut policies: Vec<Policy> = Vec::with_capacity(written.len());
     for policy in written {
         if policies.iter().any(|known| known.name == policy.name) {
-            return Err(PolicyError::Duplicate { what: "policy", name: policy.name });
+            return Err(PolicyError::Duplicate { what: "policy", name: limits::quoted(&policy.name) });
         }
         policies.push(compile_policy(policy, &identities)?);
     }
@@ -71,25 +71,26 @@ struct Place<'a> {
 }
 
 impl Place<'_> {
+    /// The policy's name, as errors say it.
+    fn shown(self) -> String {
+        self.policy.chars().take(64).collect()
+    }
+
     fn invalid(self, path: impl Into<String>, problem: impl Display) -> PolicyError {
-        PolicyError::Invalid {
-            policy: self.policy.chars().take(64).collect(),
-            path: path.into(),
-            problem: format!("{problem}"),
-        }
+        PolicyError::Invalid { policy: self.shown(), path: path.into(), problem: format!("{problem}") }
     }
 
     fn count(self, path: &str, count: usize, limit: usize) -> Result<(), PolicyError> {
         if count <= limit {
             return Ok(());
         }
-        Err(PolicyError::TooMany { policy: self.policy.to_owned(), path: path.to_owned(), count, limit })
+        Err(PolicyError::TooMany { policy: self.shown(), path: path.to_owned(), count, limit })
     }
 
     /// The list, if it is neither empty nor too long.
     fn list<T>(self, path: &str, list: Vec<T>) -> Result<Vec<T>, PolicyError> {
         if list.is_empty() {
-            return Err(PolicyError::EmptyList { policy: self.policy.to_owned(), path: path.to_owned() });
+            return Err(PolicyError::EmptyList { policy: self.shown(), path: path.to_owned() });
         }
         self.count(path, list.len(), limits::POLICY_LIST)?;
         Ok(list)
@@ -129,8 +130,9 @@ impl Place<'_> {
                 return Err(self.invalid(
                     format!("{path}.images"),
                     format!(
-                        "{image:?} can match no image name; write registry/repository without digest, \
-                         as in docker.io/library/nginx or registry.example.com/**, or ** for all"
+                        "{:?} can match no image name; write registry/repository without digest, \
+                         as in docker.io/library/nginx or registry.example.com/**, or ** for all",
+                        limits::quoted(image)
                     ),
                 ));
             }
@@ -151,14 +153,13 @@ impl Place<'_> {
             let path = format!("{path}[{index}]");
             self.text(&format!("{path}.name"), &signer.name)?;
             if signers.iter().any(|known| known.name == signer.name) {
-                return Err(PolicyError::Duplicate { what: "signer", name: signer.name });
+                return Err(PolicyError::Duplicate { what: "signer", name: limits::quoted(&signer.name) });
             }
             let who = match self.who(&path, &signer)? {
                 Some(who) => who,
-                None => known
-                    .get(&signer.name)
-                    .map(|known| known.who.clone())
-                    .ok_or_else(|| self.invalid(&path, format!("no identity is called {:?}", signer.name)))?,
+                None => known.get(&signer.name).map(|known| known.who.clone()).ok_or_else(|| {
+                    self.invalid(&path, format!("no identity is called {:?}", limits::quoted(&signer.name)))
+                })?,
             };
             signers.push(SignerRule { name: signer.name, who });
         }
@@ -272,7 +273,10 @@ impl Place<'_> {
                 .map(|name| {
                     let found = names.get(&name).cloned();
                     found.ok_or_else(|| {
-                        self.invalid(format!("{path}.signers"), format!("no signer or identity is called {name:?}"))
+                        self.invalid(
+                            format!("{path}.signers"),
+                            format!("no signer or identity is called {:?}", limits::quoted(&name)),
+                        )
                     })
                 })
                 .collect::<Result<_, _>>()?,
@@ -327,16 +331,21 @@ impl Place<'_> {
             (None, None) => {
                 Err(self.invalid(path, "needs a type, or one of provenance, vulnerabilities, sbom, tests, vsa"))
             }
-            (Some(uri), None) if !uri.contains(':') || uri.len() > limits::URI => {
-                Err(self.invalid(format!("{path}.type"), format!("{uri:?} is neither a URI nor a known alias")))
-            }
+            (Some(uri), None) if !uri.contains(':') || uri.len() > limits::URI => Err(self.invalid(
+                format!("{path}.type"),
+                format!("{:?} is neither a URI nor a known alias", limits::quoted(&uri)),
+            )),
             (Some(uri), None) => Ok(Predicate { types: vec![uri.to_owned()], ..base }),
             (None, Some((check, types, age))) => Ok(Predicate { types, check, max_age: base.max_age.or(age), ..base }),
             (Some(uri), Some((check, types, age))) => {
                 if !types.iter().any(|known| predicate::matches(known, uri)) {
                     return Err(self.invalid(
                         format!("{path}.type"),
-                        format!("{uri} has not the fields of this check; it reads {}", types.join(" or ")),
+                        format!(
+                            "{} has not the fields of this check; it reads {}",
+                            limits::quoted(&uri),
+                            types.join(" or ")
+                        ),
                     ));
                 }
                 Ok(Predicate { types: vec![uri.to_owned()], check, max_age: base.max_age.or(age), ..base })
@@ -388,7 +397,7 @@ impl Place<'_> {
             let place = format!("{path}.ignore[{index}]");
             self.text(&format!("{place}.id"), &entry.id)?;
             if ignore.iter().any(|known| known.id == entry.id) {
-                return Err(PolicyError::Duplicate { what: "ignored finding", name: entry.id });
+                return Err(PolicyError::Duplicate { what: "ignored finding", name: limits::quoted(&entry.id) });
             }
             let until = day_or_time(&entry.until)
                 .ok_or_else(|| self.invalid(format!("{place}.until"), "must be a date or an RFC 3339 time"))?;
@@ -425,7 +434,7 @@ impl Place<'_> {
             self.text(&format!("{path}.name"), &rule.name)?;
             self.text(&format!("{path}.message"), &rule.message)?;
             if rules.iter().any(|known| known.name == rule.name) {
-                return Err(PolicyError::Duplicate { what: "rule", name: rule.name });
+                return Err(PolicyError::Duplicate { what: "rule", name: limits::quoted(&rule.name) });
             }
             let path = format!("{path}.expression");
             let rule = Rule::compile(&rule.name, &rule.expression, &rule.message, &rule.remedy)

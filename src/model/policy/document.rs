@@ -218,5 +218,5 @@ pub(super) fn read(yaml: &str) -> Result<Vec<Document>, PolicyError> {
         merge_keys: serde_saphyr::options::MergeKeyPolicy::Error,
         with_snippet: false,
     };
-    serde_saphyr::from_multiple_with_options(yaml, options).map_err(|source| PolicyError::Yaml(source.to_string()))
+    serde_saphyr::from_multiple_with_options(yaml, options).map_err(|source| PolicyError::Yaml(limits::quoted(&source)))
 }

@@ -93,7 +93,7 @@ impl Rule {
         }
         let program = catch_unwind(AssertUnwindSafe(|| ENV.compile(expression)))
             .map_err(|_panic| "the CEL parser cannot read the expression".to_owned())?
-            .map_err(|source| format!("not a CEL expression: {}", source.to_string().replace('\n', " ")))?;
+            .map_err(|source| format!("not a CEL expression: {}", first_of(&source.to_string())))?;
         let mut walk = Walk::default();
         walk.visit(program.expression(), 0)?;
         walk.refuse_vacuous()?;
@@ -137,6 +137,13 @@ impl Rule {
             Err(_panic) => Err("the CEL interpreter gave up".to_owned()),
         }
     }
+}
+
+/// The first of the parser's errors; the others follow from it. In text it is `ERROR: <input>:LINE:COLUMN: …`, and below it
+/// the line that is meant.
+fn first_of(errors: &str) -> String {
+    let first = errors.lines().next().unwrap_or_default();
+    limits::quoted(&first.replace("ERROR: <input>:", "at "))
 }
 
 /// Whether brackets outside of strings nest deeper than `most`; looked at before the parser recurses into them.

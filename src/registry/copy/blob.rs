@@ -19,11 +19,9 @@ use sha2::{Digest as _, Sha256};
 
 use super::{Copied, Job, Meter};
 use crate::{
-    model::Digest,
+    model::{Digest, image_manifest::Descriptor},
     registry::{
-        RegistryError,
-        manifest::Descriptor,
-        push,
+        RegistryError, manifest, push,
         transport::{Call, pause},
     },
 };
@@ -59,7 +57,7 @@ impl Job<'_> {
                 copied.foreign_layers += 1;
                 continue;
             }
-            let digest = descriptor.digest(&self.order.from.registry)?;
+            let digest = descriptor.digest().map_err(manifest::refused(&self.order.from.registry))?;
             if self.claim(digest) {
                 blobs.push(Blob { digest, size: descriptor.size });
             }

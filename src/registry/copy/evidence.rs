@@ -100,7 +100,7 @@ impl Job<'_> {
         let mut seen = HashSet::new();
         listed
             .iter()
-            .map(|entry| entry.digest(&self.order.from.registry))
+            .map(|entry| entry.digest().map_err(manifest::refused(&self.order.from.registry)))
             .filter(|digest| digest.as_ref().map_or(true, |digest| seen.insert(*digest)))
             .collect()
     }

@@ -6,10 +6,13 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::Job;
 use crate::{
-    model::Digest,
+    model::{
+        Digest,
+        image_manifest::{Descriptor, Document, within},
+    },
     registry::{
         RegistryError,
-        manifest::{self, Descriptor, Document, Raw},
+        manifest::{self, Raw},
     },
 };
 
@@ -51,7 +54,7 @@ impl Job<'_> {
             let reading = stream::iter(level).map(|digest| self.node(digest)).buffered(AT_ONCE);
             let found: Vec<Node> = reading.try_collect().await?;
             level = found.iter().flat_map(|node| &node.children).copied().filter(|child| seen.insert(*child)).collect();
-            manifest::bounded(&from.registry, "manifests", seen.len())?;
+            within("manifests", seen.len()).map_err(manifest::refused(&from.registry))?;
             nodes.extend(found);
             if level.is_empty() {
                 return Ok(children_first(nodes));
@@ -62,12 +65,13 @@ impl Job<'_> {
 
     async fn node(&self, digest: Digest) -> Result<Node, RegistryError> {
         let from = &self.order.from;
+        let refused = manifest::refused(&from.registry);
         let raw = manifest::fetch(self.http, from, &digest, self.deadline).await?;
         let document = raw.parse(&from.registry)?;
-        let children = document.manifests.iter().flatten().map(|entry| entry.digest(&from.registry));
-        let children: Vec<Digest> = children.collect::<Result<_, _>>()?;
-        manifest::bounded(&from.registry, "platforms", children.len())?;
-        manifest::bounded(&from.registry, "layers", document.layers.as_deref().unwrap_or_default().len())?;
+        let children = document.manifests.iter().flatten().map(Descriptor::digest);
+        let children: Vec<Digest> = children.collect::<Result<_, _>>().map_err(&refused)?;
+        within("platforms", children.len()).map_err(&refused)?;
+        within("layers", document.layers.as_deref().unwrap_or_default().len()).map_err(&refused)?;
         Ok(Node { raw, document, children })
     }
 }

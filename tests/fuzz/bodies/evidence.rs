@@ -223,6 +223,12 @@ pub fn facts(data: &[u8]) -> bool {
     assert_eq!(whole.recorded, facts::recorded_digest(leaf));
     let named = facts::certificate_in(leaf).and_then(|der| identity_of(&der));
     assert_eq!(whole.signer, named);
+    if let Some(statement) = payload.and_then(facts::statement_in) {
+        assert_eq!(
+            (&whole.subjects[..], whole.predicate_type.as_deref()),
+            (statement.subjects(), Some(statement.predicate_type()))
+        );
+    }
     assert!(whole.subjects.len() <= limits::SUBJECTS);
     assert!(
         alone.subjects.is_empty() && alone.predicate_type.is_none() && alone.time.is_none() && alone.place.is_none()

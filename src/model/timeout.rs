@@ -1,8 +1,8 @@
-//! The deadline of a request, from the `?timeout=` that the API server appends.
+//! How long the API server waits for a webhook, from the `?timeout=` that it appends: a duration as Go writes it.
+//!
+//! Not here: when that ends, and how much of it is ours.
 
-use std::time::{Duration, Instant};
-
-use super::margin;
+use std::time::Duration;
 
 /// What Kubernetes uses when a webhook names no timeout.
 const DEFAULT: Duration = Duration::from_secs(10);
@@ -25,18 +25,19 @@ const UNITS: [(&str, f64); 8] = [
 #[error("timeout must be a duration such as 10s, 500ms or 1m, not {0:?}")]
 pub struct BadTimeout(String);
 
-/// Until when a request that came in at `start` with this query string must be answered, our margin taken off. Without
-/// a timeout, or with zero, the default of ten seconds; never more than thirty.
-pub fn deadline_of(query: &str, start: Instant) -> Result<Instant, BadTimeout> {
+/// The timeout in a query string. Without one, or with zero, the default of ten seconds; never more than thirty.
+///
+/// # Errors
+/// [`BadTimeout`].
+pub fn timeout_of(query: &str) -> Result<Duration, BadTimeout> {
     let given = query.split('&').find_map(|pair| pair.strip_prefix("timeout="));
-    let timeout = match given {
+    Ok(match given {
         None | Some("") => DEFAULT,
         Some(text) => match parse(text).ok_or_else(|| BadTimeout(text.chars().take(32).collect()))? {
             Duration::ZERO => DEFAULT,
             timeout => timeout.min(MOST),
         },
-    };
-    Ok(start + timeout.saturating_sub(margin(timeout)))
+    })
 }
 
 /// Go's `time.ParseDuration`, positive only: `1m30s`, `1.5s`, `0`.

@@ -1,9 +1,8 @@
-//! Manifests as people write them: YAML documents or JSON, lists unrolled, and pins written back.
+//! Kubernetes manifests as people write them: YAML documents or JSON, lists unrolled, and pins written back.
 
 use serde_json::Value;
 
-use super::{Pin, object::Kind};
-use crate::model::{limits, statement::check_json_depth};
+use super::{json::check_json_depth, limits, object::Kind};
 
 /// Why a manifest could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +30,15 @@ pub enum ManifestError {
     Write(String),
 }
 
+/// A tag that becomes tag and digest.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Pin {
+    /// The JSON pointer to the image.
+    pub pointer: String,
+    /// The image, pinned to the digest that was judged, the name spelled as the user spelled it.
+    pub image: String,
+}
+
 /// The objects of a manifest, in order; a `List` counts as its items, empty documents are left out.
 pub fn parse(bytes: &[u8]) -> Result<Vec<Value>, ManifestError> {
     if bytes.len() > limits::DOCUMENT {
@@ -54,13 +62,13 @@ fn documents(bytes: &[u8]) -> Result<Vec<Value>, ManifestError> {
             return Ok(vec![value]);
         }
     }
-    let text = str::from_utf8(bytes).map_err(|source| ManifestError::Syntax(source.to_string()))?;
+    let text = str::from_utf8(bytes).map_err(|source| ManifestError::Syntax(limits::quoted(&source)))?;
     let options = serde_saphyr::options! { with_snippet: false };
     serde_saphyr::from_multiple_with_options(text, options).map_err(|source| match source {
         serde_saphyr::Error::Budget { breach: serde_saphyr::budget::BudgetBreach::Depth { .. }, .. } => {
             ManifestError::TooDeep
         }
-        _ => ManifestError::Syntax(source.to_string()),
+        _ => ManifestError::Syntax(limits::quoted(&source)),
     })
 }
 

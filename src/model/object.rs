@@ -9,7 +9,7 @@ use std::fmt;
 
 use serde_json::{Map, Value};
 
-use crate::model::limits;
+use super::limits;
 
 /// The label that says in which environment an object runs; without it, its namespace is the environment.
 pub const ENVIRONMENT_LABEL: &str = "countersign.dev/environment";

@@ -6,17 +6,16 @@
 use serde_json::Value;
 
 use super::{
-    Refusal,
-    rules::{Claims, claim},
+    limits,
+    token::{Claims, claim},
 };
-use crate::model::limits;
 
 /// Claims in one template, as a count.
 const PIECES: usize = 16;
 
 /// A template, parsed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Template(Vec<Piece>);
+pub struct Template(Vec<Piece>);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Piece {
@@ -26,7 +25,7 @@ enum Piece {
 
 impl Template {
     /// Parses a template. The error says what is wrong with it.
-    pub(super) fn parse(text: &str) -> Result<Self, String> {
+    pub fn parse(text: &str) -> Result<Self, String> {
         if text.len() > limits::URI {
             return Err(format!("is longer than {} characters", limits::URI));
         }
@@ -53,7 +52,7 @@ impl Template {
     }
 
     /// The text, or the path of the first claim that is not there.
-    pub(super) fn render(&self, claims: &Claims) -> Result<String, &str> {
+    pub fn render(&self, claims: &Claims) -> Result<String, &str> {
         let mut text = String::new();
         for piece in &self.0 {
             match piece {
@@ -64,13 +63,13 @@ impl Template {
         Ok(text)
     }
 
-    /// A refusal that names the template's first claim.
-    pub(super) fn refusal(&self, problem: &'static str) -> Refusal {
-        let first = self.0.iter().find_map(|piece| match piece {
+    /// The path of the template's first claim; empty for one without claims.
+    pub fn first_claim(&self) -> &str {
+        let mut paths = self.0.iter().filter_map(|piece| match piece {
             Piece::Claim(path) => Some(path.as_str()),
             Piece::Text(_) => None,
         });
-        Refusal::claim(first.unwrap_or_default(), problem)
+        paths.next().unwrap_or_default()
     }
 }
 

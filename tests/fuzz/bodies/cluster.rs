@@ -1,0 +1,109 @@
+//! What a cluster and its users send: admission reviews, and manifests of Kubernetes objects.
+
+use std::time::Duration;
+
+use countersign::model::{
+    limits,
+    manifest::{self, Pin},
+    object::{self, Kind},
+    review::{self, Operation, Phase},
+    timeout::timeout_of,
+};
+use serde_json::{Value, json};
+
+use super::{refused, text};
+
+/// Manifests: an image stands where it is said to stand, pinning changes it and nothing else, and what is written reads the
+/// same.
+pub fn manifest(data: &[u8]) -> bool {
+    let objects = match manifest::parse(data) {
+        Ok(objects) => objects,
+        Err(error) => return refused(&error),
+    };
+    assert!((1..=limits::OBJECTS).contains(&objects.len()));
+    objects.iter().for_each(is_pinned_in_place);
+    let written = manifest::write(&objects).expect("objects can be written");
+    if written.len() <= limits::DOCUMENT {
+        assert_eq!(manifest::parse(written.as_bytes()).expect("what was written can be read"), objects, "{written}");
+    }
+    true
+}
+
+fn is_pinned_in_place(object: &Value) {
+    let kind = Kind::of(object).expect("a kind");
+    let uses = match object::images(&kind, object) {
+        Ok(uses) => uses,
+        Err(error) => {
+            refused(&error);
+            return;
+        }
+    };
+    assert!(uses.len() <= limits::IMAGES);
+    if let Some(main) = object::main_image(&kind, object, &uses) {
+        assert!(uses.contains(main));
+    }
+    if let Some(service) = object::service(object) {
+        assert!((1..=limits::NAME).contains(&service.len()));
+    }
+    let pins = |image: &dyn Fn(&str) -> String| -> Vec<Pin> {
+        uses.iter().map(|one| Pin { pointer: one.pointer.clone(), image: image(&one.image) }).collect()
+    };
+    let pinned = |image: &str| format!("{image}@pinned");
+    let mut changed = object.clone();
+    manifest::pin(&mut changed, &pins(&pinned));
+    let mut expected = uses.clone();
+    expected.iter_mut().for_each(|one| one.image = pinned(&one.image));
+    assert_eq!(object::images(&kind, &changed), Ok(expected));
+    manifest::pin(&mut changed, &pins(&str::to_owned));
+    assert_eq!(changed, *object);
+}
+
+/// Admission reviews: a question written again from what was understood is the same question, and one that cannot be read
+/// is answered under its own id.
+pub fn review(data: &[u8]) -> bool {
+    let read = match review::parse(data, Phase::Both) {
+        Ok(read) => read,
+        Err((uid, error)) => {
+            assert!(uid.len() <= limits::NAME && (uid.is_empty() || text(data).is_some()));
+            return refused(&error);
+        }
+    };
+    let operation = match read.operation {
+        Operation::Create => "CREATE",
+        Operation::Update => "UPDATE",
+        Operation::Delete => "DELETE",
+        Operation::Connect => "CONNECT",
+    };
+    assert!((1..=limits::NAME).contains(&read.uid.len()) && read.user.groups.len() <= review::GROUPS);
+    assert!([&read.object, &read.old_object].iter().all(|object| object.is_object() || object.is_null()));
+    assert!(!read.object.is_null() || ["DELETE", "CONNECT"].contains(&operation));
+    assert!(!read.namespace().is_empty() && !read.environment().is_empty());
+    let again = json!({
+        "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "new": 1,
+        "request": {
+            "uid": read.uid, "operation": operation, "kind": { "group": read.kind.group, "kind": read.kind.kind },
+            "subResource": read.subresource, "namespace": read.namespace, "dryRun": read.dry_run,
+            "object": read.object, "oldObject": read.old_object,
+            "userInfo": { "username": read.user.name, "groups": read.user.groups },
+        },
+    });
+    let again = review::parse(again.to_string().as_bytes(), Phase::Both).expect("a review");
+    assert_eq!(format!("{again:?}"), format!("{read:?}"));
+    true
+}
+
+/// Query strings: a timeout is one that Kubernetes may set, and in nanoseconds it is the same.
+pub fn timeout(data: &[u8]) -> bool {
+    let Some(query) = text(data) else { return false };
+    let timeout = match timeout_of(query) {
+        Ok(timeout) => timeout,
+        Err(error) => return refused(&error),
+    };
+    assert!(timeout > Duration::ZERO && timeout <= Duration::from_secs(30));
+    for again in [format!("timeout={}ns&{query}", timeout.as_nanos()), format!("a=b&timeout={}ns", timeout.as_nanos())]
+    {
+        assert_eq!(timeout_of(&again), Ok(timeout));
+    }
+    assert!(query.contains("timeout=") || timeout == Duration::from_secs(10));
+    true
+}

@@ -1,0 +1,6 @@
+//! See `encryption_key` in `../bodies.rs`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    countersign_fuzz::bodies::encryption_key(data);
+});

@@ -1,0 +1,6 @@
+//! See `image_manifest` in `../bodies.rs`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    countersign_fuzz::bodies::image_manifest(data);
+});

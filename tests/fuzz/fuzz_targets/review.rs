@@ -1,0 +1,6 @@
+//! See `review` in `../bodies.rs`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    countersign_fuzz::bodies::review(data);
+});

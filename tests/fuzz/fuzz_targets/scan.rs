@@ -1,0 +1,6 @@
+//! See `scan` in `../bodies.rs`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    countersign_fuzz::bodies::scan(data);
+});
