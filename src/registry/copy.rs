@@ -210,7 +210,7 @@ impl Job<'_> {
     /// Puts a manifest's own bytes at its digest or a tag.
     async fn put(&self, node: &Node, reference: &str) -> Result<(), RegistryError> {
         let media_type = node.raw.media_type(&node.document);
-        let Ok(content_type) = HeaderValue::from_str(&media_type) else {
+        let Ok(content_type) = HeaderValue::from_str(media_type) else {
             let detail = format!("manifest {} has a media type that does not fit into a header", node.raw.digest);
             return Err(RegistryError::malformed(&self.order.from.registry, detail));
         };

@@ -52,7 +52,9 @@ fn is_pinned_in_place(object: &Value) {
     let mut changed = object.clone();
     manifest::pin(&mut changed, &pins(&pinned));
     let mut expected = uses.clone();
-    expected.iter_mut().for_each(|one| one.image = pinned(&one.image));
+    for one in &mut expected {
+        one.image = pinned(&one.image);
+    }
     assert_eq!(object::images(&kind, &changed), Ok(expected));
     manifest::pin(&mut changed, &pins(&str::to_owned));
     assert_eq!(changed, *object);

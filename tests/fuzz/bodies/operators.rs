@@ -102,9 +102,10 @@ pub fn template(data: &[u8]) -> bool {
         Ok(template) => template,
         Err(problem) => return refused(&problem),
     };
-    let paths: Vec<&str> = match text.contains('{') {
-        true => text.split('{').skip(1).filter_map(|piece| Some(piece.split_once('}')?.0)).collect(),
-        false => vec![text],
+    let paths: Vec<&str> = if text.contains('{') {
+        text.split('{').skip(1).filter_map(|piece| Some(piece.split_once('}')?.0)).collect()
+    } else {
+        vec![text]
     };
     let claims: Claims = paths.iter().map(|path| ((*path).to_owned(), Value::from(format!("{{{path}}}")))).collect();
     let written = if text.contains('{') { text.to_owned() } else { format!("{{{text}}}") };
@@ -120,7 +121,7 @@ pub fn encryption_key(data: &[u8]) -> bool {
         Ok(key) => key,
         Err(problem) => return refused(&problem),
     };
-    let forms = [STANDARD.encode(&*key), URL_SAFE_NO_PAD.encode(&*key), hex::encode(&*key), hex::encode_upper(&*key)];
+    let forms = [STANDARD.encode(*key), URL_SAFE_NO_PAD.encode(*key), hex::encode(*key), hex::encode_upper(*key)];
     for form in forms {
         assert_eq!(kek::parse(format!(" {form}\r\n").as_bytes()).as_ref(), Ok(&key));
     }
