@@ -60,8 +60,8 @@ fn is_pinned_in_place(object: &Value) {
     assert_eq!(changed, *object);
 }
 
-/// Admission reviews: a question written again from what was understood is the same question, and one that cannot be read
-/// is answered under its own id.
+/// Admission reviews: what is understood is what any reader of JSON reads, written again it is the same question, and one
+/// that cannot be read is answered under its own id.
 pub fn review(data: &[u8]) -> bool {
     let read = match review::parse(data, Phase::Both) {
         Ok(read) => read,
@@ -80,6 +80,15 @@ pub fn review(data: &[u8]) -> bool {
     assert!([&read.object, &read.old_object].iter().all(|object| object.is_object() || object.is_null()));
     assert!(!read.object.is_null() || ["DELETE", "CONNECT"].contains(&operation));
     assert!(!read.namespace().is_empty() && !read.environment().is_empty());
+    if let Ok(said) = serde_json::from_slice::<Value>(data) {
+        let said = |pointer: &str| said.pointer(pointer).cloned().unwrap_or_default();
+        assert_eq!(
+            (said("/request/object"), said("/request/oldObject")),
+            (read.object.clone(), read.old_object.clone())
+        );
+        assert_eq!((said("/request/uid"), said("/request/operation")), (json!(read.uid), json!(operation)));
+        assert_eq!(said("/request/userInfo/groups").as_array().map_or(0, Vec::len), read.user.groups.len());
+    }
     let again = json!({
         "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "new": 1,
         "request": {
@@ -107,5 +116,13 @@ pub fn timeout(data: &[u8]) -> bool {
         assert_eq!(timeout_of(&again), Ok(timeout));
     }
     assert!(query.contains("timeout=") || timeout == Duration::from_secs(10));
+    let long = Duration::from_secs(30);
+    let units = [("ms", Duration::from_millis(1)), ("s", Duration::from_secs(1)), ("m", Duration::from_mins(1))];
+    for (unit, length) in units {
+        let count = query.strip_prefix("timeout=").and_then(|text| text.strip_suffix(unit)?.parse::<u16>().ok());
+        if let Some(count) = count.filter(|count| *count > 0) {
+            assert_eq!(timeout, (length * u32::from(count)).min(long));
+        }
+    }
     true
 }

@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 
 use super::refused;
 
-/// Records: what is read is written as a statement that reads the same, and a history can be told of it.
+/// Records: what is read stands in the statement, is written as one that reads the same, and a history can be told of it.
 pub fn record(data: &[u8]) -> bool {
     let statement = match Statement::parse(data) {
         Ok(statement) => statement,
@@ -37,11 +37,16 @@ pub fn record(data: &[u8]) -> bool {
         Some(Err(error)) => return refused(&error),
         Some(Ok(record)) => record,
     };
-    let written = match &record {
-        Record::Deployment(deployment, _, time) => deployment.to_statement(*time),
-        Record::Health(health, _, time) => health.to_statement(*time),
-        Record::Approval(approval, _, time) => approval.to_statement(*time),
+    let (written, digest, said_by, time) = match &record {
+        Record::Deployment(it, _, time) => (it.to_statement(*time), it.digest, ("deployedBy", &it.by), time),
+        Record::Health(it, _, time) => (it.to_statement(*time), it.digest, ("reportedBy", &it.by), time),
+        Record::Approval(it, _, time) => (it.to_statement(*time), it.digest, ("approvedBy", &it.by), time),
     };
+    let said = |name: &str| statement.predicate().get(name).and_then(Value::as_str).unwrap_or_default();
+    assert_eq!(record.place(), (said("service"), said("environment")));
+    assert_eq!(said(said_by.0), said_by.1.as_str());
+    assert_eq!(said("recordedAt").parse::<Timestamp>().ok().as_ref(), Some(time));
+    assert!(statement.names(&digest));
     match written {
         Ok(written) => assert_eq!(Record::read(&written, at), Some(Ok(record.clone()))),
         Err(error) => _ = refused(&error),
@@ -51,8 +56,8 @@ pub fn record(data: &[u8]) -> bool {
     true
 }
 
-/// Scans: each finding once and with a name fit for a terminal; written again as a careful scanner does, they are the same;
-/// no limit is passed over by one.
+/// Scans: each finding once and with a name fit for a terminal, and none that was called critical is less; written again as
+/// a careful scanner does, they are the same; no limit is passed over by one.
 pub fn scan(data: &[u8]) -> bool {
     if check_json_depth(data, limits::JSON_DEPTH).is_err() {
         return false;
@@ -63,6 +68,11 @@ pub fn scan(data: &[u8]) -> bool {
     assert_eq!(names.len(), scan.findings.len());
     let fits = |text: &str, most: usize| text.chars().count() <= most && !text.contains(char::is_control);
     assert!(names.iter().all(|name| fits(name, 128)) && fits(&scan.scanner, limits::URI));
+    let results = predicate.pointer("/scanner/result").and_then(Value::as_array).into_iter().flatten();
+    let is_critical = |result: &&Value| result.pointer("/severity/0/score").is_some_and(|score| score == "critical");
+    for id in results.filter(is_critical).filter_map(|result| result.get("id")?.as_str()).filter(|id| fits(id, 128)) {
+        assert!(scan.findings.iter().any(|finding| finding.id == id && finding.severity >= Severity::Critical));
+    }
     let result: Vec<Value> = scan
         .findings
         .iter()
