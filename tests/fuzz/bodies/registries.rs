@@ -72,7 +72,7 @@ pub fn referrers(data: &[u8]) -> bool {
         assert!(link.contains(&format!("<{target}>")) && !target.contains('>'));
         for again in [
             format!("<{target}>; rel=next"),
-            format!("<a,b>;title=\"<c>; \\\"rel=next\";rel=prev , <{target}>; x; REL = \"last NEXT\"; rel=prev"),
+            format!("<a,b>;title=\"<c>, \\\"rel=next, \";rel=prev , <{target}>; x; REL = \"last NEXT\"; rel=prev"),
         ] {
             assert_eq!(next(&again), Some(target));
         }
@@ -184,7 +184,12 @@ fn is_written_again(credential: &Credential, image: &ImageRef) {
         }
     };
     assert!(["Password(..)", "IdentityToken(..)"].contains(&format!("{credential:?}").as_str()));
-    let config = json!({ "auths": { "other.example.com": {}, key: entry }, "credsStore": "desktop" });
-    let config = DockerConfig::parse(&config.to_string()).expect("a configuration");
-    assert_eq!(config.find(&image.name), Ok(Found::Credential(credential.clone())));
+    // What stands for this repository goes before what stands for its registry.
+    let own = format!("{registry}/{}", image.name.repository);
+    let other = json!({ "username": "other", "password": "other" });
+    for auths in [json!({ "other.example.com": {}, key: entry }), json!({ key: other, &own: entry })] {
+        let config = json!({ "auths": auths, "credsStore": "desktop" });
+        let config = DockerConfig::parse(&config.to_string()).expect("a configuration");
+        assert_eq!(config.find(&image.name), Ok(Found::Credential(credential.clone())));
+    }
 }
