@@ -7,6 +7,7 @@ extern crate self as countersign;
 pub mod bodies;
 
 #[path = "../../src/model"]
+#[allow(unused_imports, reason = "names that the model gives to the rest of the main package")]
 pub mod model {
     pub mod bundle;
     pub mod certificate;
