@@ -297,6 +297,9 @@ pub struct Limits {
     pub connections: usize,
     /// Requests under way on each listener; more are refused with `UNAVAILABLE`. Default: 2,048.
     pub requests: usize,
+    /// How many signatures one identity may have (`Sign` and `Attest`); each statement of a batch counts. What goes over is
+    /// refused with `RESOURCE_EXHAUSTED`. Default: 1,000 a second, and 10,000 at once; a `per_second` of 0 is no limit.
+    pub signatures: Allowance,
     /// Time for a TLS handshake, and for the headers of a request, in seconds. Default: 10.
     pub header_timeout_s: u64,
     /// Time that requests under way get when the service stops, in seconds. Default: 25.
@@ -351,7 +354,8 @@ impl Default for Witness {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { connections: 4_096, requests: 2_048, header_timeout_s: 10, drain_timeout_s: 25 }
+        let signatures = Allowance { per_second: 1_000, burst: 10_000 };
+        Self { connections: 4_096, requests: 2_048, signatures, header_timeout_s: 10, drain_timeout_s: 25 }
     }
 }
 

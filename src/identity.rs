@@ -13,7 +13,10 @@ use std::fmt;
 
 use jiff::Timestamp;
 
-use crate::model::{Caller, Extensions, Identity, limits, token::Unverified};
+use crate::model::{
+    Caller, Extensions, Identity, limits,
+    token::{Claims, Unverified},
+};
 
 mod issuer;
 mod mapping;
@@ -28,7 +31,7 @@ pub use settings::{Issuer, Rule, Settings, SubjectForm};
 
 use issuer::Keys;
 use mapping::Mapping;
-use rules::{Claims, Rules};
+use rules::Rules;
 
 /// What a listener was given by a caller.
 #[derive(Clone, Default)]

@@ -190,6 +190,21 @@ pub enum KeyError {
     /// A timestamp request that cannot be answered.
     #[error(transparent)]
     Request(#[from] StampRefusal),
+    /// What would be signed now is worth nothing to whoever verifies it.
+    #[error(
+        "the clock here says {now}, which is outside of the life of the {whose} certificate ({from} to {until}); \
+         correct the clock, or renew the certificate with `countersign trust rotate`"
+    )]
+    OutOfLife {
+        /// Whose certificate.
+        whose: &'static str,
+        /// Since when it is good.
+        from: Timestamp,
+        /// Until when.
+        until: Timestamp,
+        /// The time here.
+        now: Timestamp,
+    },
     /// The time is outside what certificates can say.
     #[error("time {0} cannot be written into a certificate")]
     Time(Timestamp),
@@ -445,7 +460,8 @@ impl Keyring {
     /// Issues a ten-minute code-signing certificate (DER) for `identity` over `spki`, with embedded SCT.
     ///
     /// # Errors
-    /// [`KeyError::Identity`] or [`KeyError::PublicKey`] for what a certificate cannot say.
+    /// [`KeyError::Identity`] or [`KeyError::PublicKey`] for what a certificate cannot say, [`KeyError::OutOfLife`] where
+    /// nobody would believe it.
     pub fn issue(&self, identity: &Identity, spki: &[u8], now: Timestamp) -> Result<Vec<u8>, KeyError> {
         Ok(self.issue_saying(identity, &Extensions::default(), spki, now)?.certificate)
     }

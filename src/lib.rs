@@ -26,7 +26,7 @@
 //!           keys       custody of private keys: sealed files, tokens, named keys; certificate and time-stamp authorities
 //!           identity   who is calling: OIDC tokens, mutual TLS; claims -> roles
 //! pure      telemetry  names of metrics and the request id; no exporter, no I/O
-//!           model      the field's nouns and the rules over them; no I/O, no clock, no async
+//!           model      the field's nouns, their parsers, and the rules over them; no I/O, no clock
 //!           tlog       RFC 6962 and C2SP: hashes, trees, proofs, tiles, notes, checkpoints, cosignatures, policies
 //! ```
 

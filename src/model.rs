@@ -1,7 +1,8 @@
 //! The field's nouns and the rules over them.
 //!
-//! Pure: no I/O, no clock (time is passed in), no async, nothing of tonic, Kubernetes or `RocksDB`. Strings stop at
-//! the edge: what stands here was parsed once and is bounded by [`limits`].
+//! Pure: no I/O, no clock (time is passed in), no async, nothing of tonic, of a client of Kubernetes, or of `RocksDB`. What
+//! others wrote is taken apart here, once, into types that are bounded by [`limits`]; so each parser can be fuzzed by itself
+//! (`tests/fuzz`).
 
 pub mod bundle;
 pub mod certificate;

@@ -16,8 +16,8 @@
 mod attach;
 mod auth;
 pub mod copy;
+mod credential_program;
 mod credentials;
-mod helper;
 mod host;
 mod legacy;
 mod manifest;

@@ -3,6 +3,7 @@
 //! clients that others wrote.
 
 mod clients;
+mod clock;
 mod face;
 mod monitor;
 mod possession;

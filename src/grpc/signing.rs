@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    fmt,
     pin::Pin,
     sync::Arc,
     time::{Duration, Instant},
@@ -15,7 +16,7 @@ use super::{auth::authorize, convert, status, v1};
 use crate::{
     keys::{KeyError, KeyRefusal},
     log::LogError,
-    model::{Caller, Digest, ImageRef, KeyName, Role, Statement, StatementError, Subject, limits, predicate},
+    model::{Caller, Digest, Identity, ImageRef, KeyName, Role, Statement, StatementError, Subject, limits, predicate},
     signing::{Content, Signed, Signing, SigningError},
 };
 
@@ -24,13 +25,24 @@ const STREAM_WIDTH: usize = 32;
 /// How long attaching one bundle to its image may take.
 const ATTACH_TIME: Duration = Duration::from_secs(20);
 
+/// Takes so many signatures out of what an identity may have; the error is how long it must wait.
+pub type Allow = Arc<dyn Fn(&Identity, u32) -> Result<(), Duration> + Send + Sync>;
+
 /// The face of [`Signing`].
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct SigningFace {
     /// The service.
     pub signing: Signing,
+    /// Whether an identity may have so many signatures more.
+    pub allow: Allow,
     /// The clock.
     pub clock: fn() -> Timestamp,
+}
+
+impl fmt::Debug for SigningFace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SigningFace").field("signing", &self.signing).finish_non_exhaustive()
+    }
 }
 
 /// Who asked, and for which managed key.
@@ -60,6 +72,8 @@ impl SigningFace {
         caller: &Caller,
     ) -> Result<Vec<v1::SignedBundle>, Status> {
         let now = (self.clock)();
+        let count = u32::try_from(jobs.len()).unwrap_or(u32::MAX);
+        (self.allow)(&caller.identity, count).map_err(status::too_many)?;
         let contents = jobs.iter().map(|job| job.content.clone()).collect();
         let signed = match &key {
             None => self.signing.sign_for(contents, caller, now).await,
@@ -279,6 +293,9 @@ pub(super) fn refusal(error: &SigningError) -> Status {
         }
         SigningError::Refused(refused) => key_refusal(refused),
         SigningError::Key(KeyError::Token { .. } | KeyError::Pin { .. }) => no_token(error),
+        SigningError::Key(out @ KeyError::OutOfLife { .. }) => {
+            status::unavailable(&out.to_string(), "CLOCK_OUT_OF_RANGE", Duration::from_secs(30))
+        }
         SigningError::Log(unsigned @ LogError::Unsigned) => status::key_unavailable(&unsigned.to_string()),
         SigningError::Log(full @ LogError::Full) => status::unavailable(
             "the log's queue is full; try again",

@@ -58,6 +58,15 @@ pub(crate) fn unavailable(message: &str, reason: &str, retry_after: std::time::D
     Status::with_error_details(Code::Unavailable, message, details)
 }
 
+/// `RESOURCE_EXHAUSTED`: one caller asks more often than it may.
+pub(crate) fn too_many(wait: std::time::Duration) -> Status {
+    let mut details = ErrorDetails::with_retry_info(Some(wait));
+    details.set_error_info("TOO_MANY_REQUESTS", DOMAIN, HashMap::<String, String>::new());
+    let message =
+        format!("this identity has had all the signatures it may have for now; ask again in {wait:.1?}, and slower");
+    Status::with_error_details(Code::ResourceExhausted, message, details)
+}
+
 /// `UNAVAILABLE`: a key is on a token that cannot be used now.
 pub(crate) fn key_unavailable(message: &str) -> Status {
     unavailable(message, "KEY_UNAVAILABLE", std::time::Duration::from_secs(5))

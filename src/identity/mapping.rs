@@ -4,11 +4,13 @@
 //! A claim of the built-in mapping that a token lacks leaves its extension out. One that the configuration asks for must
 //! be there, unless it says otherwise. A value that a certificate cannot carry is a refusal in either case.
 
-use super::{
-    Issuer, Refusal, SubjectForm,
-    rules::{Claims, claim},
+use super::{Issuer, Refusal, SubjectForm};
+use crate::model::{
+    Extension, Extensions,
+    certificate::ExtensionError,
+    template::Template,
+    token::{Claims, claim},
 };
-use crate::model::{Extension, Extensions, certificate::ExtensionError, template::Template};
 
 /// Stands for the issuer's server in the tables below.
 const SERVER: &str = "<server>";

@@ -6,10 +6,10 @@ use globset::{GlobBuilder, GlobMatcher};
 use serde_json::Value;
 
 use super::{IdentityError, Rule};
-use crate::model::{Identity, KeyName, Role, limits};
-
-/// Those of a verified token; empty for a client certificate.
-pub(super) use crate::model::token::{Claims, claim};
+use crate::model::{
+    Identity, KeyName, Role, limits,
+    token::{Claims, claim},
+};
 
 /// All rules, compiled.
 #[derive(Debug)]

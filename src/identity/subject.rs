@@ -3,11 +3,11 @@
 
 use serde_json::Value;
 
-use super::{
-    Issuer, Refusal, SubjectForm,
-    rules::{Claims, claim},
+use super::{Issuer, Refusal, SubjectForm};
+use crate::model::{
+    limits,
+    token::{Claims, claim},
 };
-use crate::model::limits;
 
 /// The subject, fit for a subject alternative name: printable ASCII, bounded.
 pub(super) fn subject(issuer: &Issuer, claims: &Claims) -> Result<String, Refusal> {

@@ -86,6 +86,7 @@ impl Issuer {
         now: Timestamp,
     ) -> Result<Vec<u8>, KeyError> {
         check_public_key(spki)?;
+        self.authority.life().check("signing", now)?;
         let extensions = leaf_extensions(identity, said)?;
         let from = cert::shift(now, -BACKDATE)?;
         let until = cert::shift(from, LIFE)?;

@@ -31,10 +31,37 @@ use super::{
     ec::{Curve, EcKey},
 };
 
+/// From when to when a certificate is good: what is signed under it at another time, verifiers do not believe.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Life {
+    from: Timestamp,
+    until: Timestamp,
+}
+
+impl Life {
+    pub(super) fn of(certificate: &TbsCertificate) -> Result<Self, KeyError> {
+        let Validity { not_before, not_after } = certificate.validity;
+        let at = |time: Time| {
+            let seconds = i64::try_from(time.to_unix_duration().as_secs()).ok();
+            let at = seconds.and_then(|seconds| Timestamp::from_second(seconds).ok());
+            at.ok_or(KeyError::Crypto("read the life of a certificate"))
+        };
+        Ok(Self { from: at(not_before)?, until: at(not_after)? })
+    }
+
+    /// # Errors
+    /// [`KeyError::OutOfLife`], with `whose` certificate it is.
+    pub(super) fn check(self, whose: &'static str, now: Timestamp) -> Result<(), KeyError> {
+        let Self { from, until } = self;
+        if (from..=until).contains(&now) { Ok(()) } else { Err(KeyError::OutOfLife { whose, from, until, now }) }
+    }
+}
+
 /// A certificate and the key that signs under it.
 #[derive(Debug)]
 pub(super) struct Authority {
     key: EcKey,
+    life: Life,
     der: Vec<u8>,
     name: Name,
     key_id: OctetString,
@@ -102,7 +129,8 @@ impl Authority {
         if tbs.subject_public_key_info.to_der()? != key.spki() {
             return Err(KeyError::PublicKey("the certificate is over another key"));
         }
-        Ok(Self { key_id: key_id(&tbs.subject_public_key_info)?, name: tbs.subject, key, der })
+        let (life, key_id) = (Life::of(&tbs)?, key_id(&tbs.subject_public_key_info)?);
+        Ok(Self { key_id, life, name: tbs.subject, key, der })
     }
 
     /// The curve of a certificate's key: ours are P-256, or P-384.
@@ -114,6 +142,11 @@ impl Authority {
 
     pub(super) fn key(&self) -> &EcKey {
         &self.key
+    }
+
+    /// When its certificate is good.
+    pub(super) fn life(&self) -> Life {
+        self.life
     }
 
     /// The certificate, DER.

@@ -32,7 +32,7 @@ use x509_tsp::{TspVersion, TstInfo};
 
 use super::{
     KeyError,
-    cert::{self, Authority, Request, extension},
+    cert::{self, Authority, Life, Request, extension},
     ec::EcKey,
 };
 use crate::model::{
@@ -89,6 +89,7 @@ pub(super) fn leaf(
 #[derive(Debug)]
 pub(super) struct Stamper {
     key: EcKey,
+    life: Life,
     certificate: Certificate,
     signer: SignerIdentifier,
     content_type: Attribute,
@@ -104,6 +105,7 @@ impl Stamper {
         let hash = OctetString::new(Sha256::digest(certificate).to_vec())?;
         Ok(Self {
             key,
+            life: Life::of(&parsed.tbs_certificate)?,
             signer: SignerIdentifier::IssuerAndSerialNumber(IssuerAndSerialNumber {
                 issuer: parsed.tbs_certificate.issuer.clone(),
                 serial_number: parsed.tbs_certificate.serial_number.clone(),
@@ -124,24 +126,18 @@ impl Stamper {
 
     /// A whole response over SHA-256 of `message`, without nonce and certificate.
     pub(super) fn stamp(&self, message: &[u8], now: Timestamp) -> Result<Vec<u8>, KeyError> {
+        self.life.check("time-stamp", now)?;
         self.respond(Imprint::of(message)?, None, false, now)
     }
 
-    /// A whole response to a request.
+    /// A whole response to a request; outside of the certificate's life that is a rejection, as RFC 3161 has it.
     pub(super) fn answer(&self, request: &[u8], now: Timestamp) -> Result<Vec<u8>, KeyError> {
         let request = StampRequest::from_der(request)?;
-        if !self.is_valid_at(now) {
+        if self.life.check("time-stamp", now).is_err() {
             let problem = "the clock here is outside of the life of the time-stamp certificate; correct the one or renew the other";
             return Err(StampRefusal::new(Failure::TimeNotAvailable, problem).into());
         }
         self.respond(request.imprint()?, request.nonce().cloned(), request.wants_certificate(), now)
-    }
-
-    /// Whether a stamp of this time lies in the life of the certificate, as verifiers ask.
-    fn is_valid_at(&self, now: Timestamp) -> bool {
-        let validity = &self.certificate.tbs_certificate.validity;
-        let life = validity.not_before.to_unix_duration()..=validity.not_after.to_unix_duration();
-        cert::unix(now).is_ok_and(|now| life.contains(&now))
     }
 
     fn respond(

@@ -329,12 +329,12 @@ fn read<P: DeserializeOwned>(
 ) -> Result<(Digest, P), RecordError> {
     let problem = |problem: String| RecordError { kind, problem };
     if statement.predicate_type() != predicate_type {
-        return Err(problem(format!("its predicate type is {}", statement.predicate_type())));
+        return Err(problem(format!("its predicate type is {}", limits::quoted(&statement.predicate_type()))));
     }
     let [subject] = statement.subjects() else {
         return Err(problem("it has more than one subject".to_owned()));
     };
     let predicate: &Value = statement.predicate();
-    let read = P::deserialize(predicate).map_err(|source| problem(source.to_string()))?;
+    let read = P::deserialize(predicate).map_err(|source| problem(limits::quoted(&source)))?;
     Ok((subject.digest, read))
 }

@@ -2,7 +2,8 @@
 //!
 //! Entries are found by registry host and repository prefix, the longest first, not by full image name. Where there is
 //! none, a credential program (`credHelpers`, then `credsStore`) is to be asked, whose answer is read here too. Not here:
-//! where the file is, and how a program is run. Nothing that is wrong is ever quoted: it may be a secret.
+//! where the file is, and how a program is run. Of what is wrong, nothing that may be a secret is
+//! quoted.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -10,7 +11,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD, engine::general_pur
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
-use super::{image::ImageName, limits};
+use super::{image::ImageName, json::is_object, limits};
 
 /// What a program answers in place of a user name when the secret is an identity token.
 const TOKEN_USER: &str = "<token>";
@@ -49,7 +50,8 @@ impl Credential {
     /// Reads what a credential program says; `None` when that is not a name and a secret.
     pub fn of_program(output: &[u8]) -> Option<Self> {
         // As text first: serde passes over whatever stands in fields that nobody reads.
-        let reply: Reply = serde_json::from_str(str::from_utf8(output).ok()?).ok()?;
+        let text = str::from_utf8(output).ok().filter(|_| is_object(output))?;
+        let reply: Reply = serde_json::from_str(text).ok()?;
         let secret = Zeroizing::new(reply.secret);
         Some(match reply.username.as_str() {
             TOKEN_USER => Self::IdentityToken(secret),

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use super::{
     digest::{Digest, DigestError},
-    json::{TooDeep, check_json_depth},
+    json::{TooDeep, check_json_depth, is_object},
     limits,
 };
 
@@ -30,7 +30,7 @@ pub enum ImageManifestError {
     /// Over [`limits::JSON_DEPTH`].
     #[error(transparent)]
     TooDeep(#[from] TooDeep),
-    /// Not JSON, or other fields than a manifest's: what serde says, cut.
+    /// Not a JSON object, or other fields than a manifest's: what serde says, cut.
     #[error("not a manifest: {0}")]
     Syntax(String),
     /// Docker's schema 1, or none.
@@ -45,9 +45,9 @@ pub enum ImageManifestError {
     /// An index that says it is an image, or an image that says it is an index.
     #[error("it is not what its media type says")]
     OtherMediaType,
-    /// A name that goes into messages is over [`limits::NAME`].
-    #[error("a media type or platform has more than {} characters", limits::NAME)]
-    LongName,
+    /// Its media type is over [`limits::NAME`].
+    #[error("its media type has more than {} bytes", limits::NAME)]
+    LongMediaType,
     /// The digest of something that must be followed cannot be.
     #[error("a descriptor names {shown:?}: {source}")]
     Digest {
@@ -146,10 +146,6 @@ impl Platform {
             None => format!("{os}/{architecture}"),
         }
     }
-
-    fn is_short(&self) -> bool {
-        [self.os.as_str(), &self.architecture, self.variant.as_deref().unwrap_or_default()].into_iter().all(is_short)
-    }
 }
 
 impl Descriptor {
@@ -161,9 +157,9 @@ impl Descriptor {
         self.digest.parse().map_err(|source| ImageManifestError::Digest { shown: limits::quoted(&self.digest), source })
     }
 
-    /// The platform's name; `unknown` for an entry without one.
+    /// The platform's name, cut; `unknown` for an entry without one.
     pub fn platform_name(&self) -> String {
-        self.platform.as_ref().map_or_else(|| "unknown".to_owned(), Platform::name)
+        self.platform.as_ref().map_or_else(|| "unknown".to_owned(), |platform| limits::quoted(&platform.name()))
     }
 
     /// Whether no runtime pulls this: `BuildKit` keeps attestations under the platform `unknown/unknown`. The
@@ -186,6 +182,9 @@ impl Document {
     /// An [`ImageManifestError`] about the document as a whole; that its parts can be followed, [`Document::kind`] says.
     pub fn parse(bytes: &[u8], content_type: Option<&str>) -> Result<Self, ImageManifestError> {
         check_json_depth(bytes, limits::JSON_DEPTH)?;
+        if !is_object(bytes) {
+            return Err(ImageManifestError::Syntax("it is not a JSON object".to_owned()));
+        }
         let document: Self =
             serde_json::from_slice(bytes).map_err(|source| ImageManifestError::Syntax(limits::quoted(&source)))?;
         if document.schema_version != Some(2) {
@@ -203,9 +202,8 @@ impl Document {
         if (names_index && is_image) || (names_image && !is_image) {
             return Err(ImageManifestError::OtherMediaType);
         }
-        let platforms = document.manifests.iter().flatten().filter_map(|entry| entry.platform.as_ref());
-        if !is_short(media_type) || !platforms.into_iter().all(Platform::is_short) {
-            return Err(ImageManifestError::LongName);
+        if media_type.len() > limits::NAME {
+            return Err(ImageManifestError::LongMediaType);
         }
         Ok(document)
     }
@@ -232,10 +230,6 @@ impl Document {
         let config = self.config.as_ref().ok_or(ImageManifestError::NoConfig)?.digest()?;
         Ok(ManifestKind::Image { config, layers: layers.iter().map(Descriptor::digest).collect::<Result<_, _>>()? })
     }
-}
-
-fn is_short(name: &str) -> bool {
-    name.len() <= limits::NAME
 }
 
 /// Refuses more than [`limits::IMAGE_PARTS`] of something.

@@ -95,6 +95,11 @@ pub fn check_json_depth(bytes: &[u8], most: usize) -> Result<(), TooDeep> {
     Ok(())
 }
 
+/// Whether JSON text is an object. Of structs serde also reads arrays, by the order of the fields, which nobody means.
+pub(super) fn is_object(bytes: &[u8]) -> bool {
+    bytes.trim_ascii_start().starts_with(b"{")
+}
+
 /// Reads a request's body.
 ///
 /// # Errors

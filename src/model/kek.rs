@@ -2,16 +2,9 @@
 //!
 //! Not here: where it comes from, and what is sealed with it.
 
-use base64::{
-    Engine as _, alphabet,
-    engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
-};
 use zeroize::Zeroizing;
 
-const LENIENT: GeneralPurposeConfig =
-    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
-const STANDARD: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, LENIENT);
-const URL_SAFE: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, LENIENT);
+use super::json;
 
 /// The 32 bytes of the key.
 ///
@@ -30,13 +23,10 @@ pub fn parse(bytes: &[u8]) -> Result<Zeroizing<[u8; 32]>, &'static str> {
     if text.len() == 64 && hex::decode_to_slice(text, key.as_mut_slice()).is_ok() {
         return Ok(key);
     }
-    for engine in [&STANDARD, &URL_SAFE] {
-        if let Ok(decoded) = engine.decode(text).map(Zeroizing::new)
-            && decoded.len() == key.len()
-        {
-            key.copy_from_slice(&decoded);
-            return Ok(key);
-        }
+    let decoded = str::from_utf8(text).ok().and_then(|text| json::decode(text).ok()).map(Zeroizing::new);
+    if let Some(decoded) = decoded.filter(|decoded| decoded.len() == key.len()) {
+        key.copy_from_slice(&decoded);
+        return Ok(key);
     }
     Err("is not 32 bytes in base64 or hexadecimal; make one with `openssl rand -base64 32`")
 }

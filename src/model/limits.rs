@@ -8,7 +8,7 @@ pub const GRPC_MESSAGE: usize = 16 * 1024 * 1024;
 pub const ADMISSION_BODY: usize = 7 * 1024 * 1024;
 /// One in-toto statement, as JSON.
 pub const STATEMENT: usize = 8 * 1024 * 1024;
-/// Nesting of JSON in a statement, bundle or review, in levels.
+/// Nesting of JSON and YAML that others wrote, in levels.
 pub const JSON_DEPTH: usize = 64;
 /// Subjects of one statement, as a count.
 pub const SUBJECTS: usize = 1_024;

@@ -5,7 +5,7 @@
 
 use super::{
     image_manifest::{Descriptor, Document},
-    json::{TooDeep, check_json_depth},
+    json::{TooDeep, check_json_depth, is_object},
     limits,
 };
 
@@ -15,7 +15,7 @@ use super::{
 /// [`TooDeep`] for JSON over [`limits::JSON_DEPTH`].
 pub fn page(body: &[u8]) -> Result<Option<Vec<Descriptor>>, TooDeep> {
     check_json_depth(body, limits::JSON_DEPTH)?;
-    let index: Option<Document> = serde_json::from_slice(body).ok();
+    let index: Option<Document> = serde_json::from_slice(body).ok().filter(|_| is_object(body));
     Ok(index.and_then(|index| index.manifests))
 }
 
@@ -23,7 +23,9 @@ pub fn page(body: &[u8]) -> Result<Option<Vec<Descriptor>>, TooDeep> {
 pub fn next(header: &str) -> Option<&str> {
     let mut rest = header;
     loop {
-        let (target, behind) = rest.trim_start().strip_prefix('<')?.split_once('>')?;
+        // A list may have empty elements (RFC 9110 section 5.6.1.2).
+        let link = rest.trim_start_matches([',', ' ', '\t']);
+        let (target, behind) = link.strip_prefix('<')?.split_once('>')?;
         let (parameters, others) = split_outside_quotes(behind, ',');
         if is_next(parameters) {
             return Some(target);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use jiff::fmt::rfc2822::DateTimeParser;
 
 /// The time in the value of a `Retry-After` header: seconds, or a date. A date is held against the answer's own `Date`, so
-/// no clock is asked; one that is past is no time at all. `None` for what is neither.
+/// no clock is asked; one that is past is no time at all. `None` for what is neither, and for a date beside no other.
 pub fn retry_after(value: &str, date: Option<&str>) -> Option<Duration> {
     let value = value.trim();
     if value.bytes().all(|byte| byte.is_ascii_digit())

@@ -18,7 +18,7 @@ pub const KIND: &str = "AdmissionReview";
 /// Groups of a user that are looked at, as a count.
 pub const GROUPS: usize = 1_024;
 
-/// Why a review could not be read.
+/// Why the bytes are no review.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ReviewError {
     /// Nested too deeply.
@@ -86,7 +86,7 @@ pub struct User {
 }
 
 /// One question to the cluster door.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Review {
     /// The question's id, for the audit line.
     pub uid: String,

@@ -7,11 +7,12 @@ use std::{fmt, time::Duration};
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
-use super::limits;
+use super::{json::is_object, limits};
 
-/// How long a token lives whose issuer does not say (the token protocol's own default).
+/// How long a token lives whose issuer does not say (the token protocol's own default), and how long it is remembered that
+/// there is none.
 pub const DEFAULT_LIFETIME: Duration = Duration::from_mins(1);
-/// The longest life of any token here.
+/// The longest life of any token here; a password is used as long before it is looked up again.
 pub const LONGEST_LIFETIME: Duration = Duration::from_mins(5);
 
 /// Why an answer is of no use. Nothing of it is quoted: it may hold a token.
@@ -54,7 +55,8 @@ impl TokenReply {
     /// A [`TokenReplyError`].
     pub fn parse(body: &[u8]) -> Result<Self, TokenReplyError> {
         // As text first: serde passes over whatever stands in fields that nobody reads.
-        let written: Option<Written> = str::from_utf8(body).ok().and_then(|body| serde_json::from_str(body).ok());
+        let text = str::from_utf8(body).ok().filter(|_| is_object(body));
+        let written: Option<Written> = text.and_then(|text| serde_json::from_str(text).ok());
         let written = written.ok_or(TokenReplyError::Unreadable)?;
         let mut given = [written.token, written.access_token].into_iter().flatten().map(Zeroizing::new);
         let token = given.find(|token| !token.is_empty()).ok_or(TokenReplyError::NoToken)?;

@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderValue, header::WWW_AUTHENTICATE};
 use moka::{Expiry, future::Cache};
 use zeroize::Zeroizing;
 
-use super::{RegistryError, Settings, credentials, helper};
+use super::{RegistryError, Settings, credential_program, credentials};
 use crate::model::{
     ImageName,
     challenge::Challenge,
@@ -137,7 +137,7 @@ impl Tokens {
         let problem = match found {
             Ok(Ok(Found::Nothing)) => return Ok(None),
             Ok(Ok(Found::Credential(credential))) => return Ok(Some(credential)),
-            Ok(Ok(Found::Program(question))) => match helper::ask(&question, self.program_time).await {
+            Ok(Ok(Found::Program(question))) => match credential_program::ask(&question, self.program_time).await {
                 Ok(credential) => return Ok(credential),
                 Err(problem) => problem,
             },

@@ -1,5 +1,5 @@
 //! Credentials from docker's `config.json`: where that is. What is in it, [`crate::model::docker_config`] says; a credential
-//! program that it names is asked by [`super::helper`].
+//! program that it names is asked by [`super::credential_program`].
 
 use std::{
     io,

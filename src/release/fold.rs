@@ -66,7 +66,10 @@ impl Folds {
         self.each(&View::PredicateType(predicate::REVOCATION.to_owned()), next, end, |statement, at| {
             match Revocation::deserialize(statement.predicate()) {
                 Ok(revocation) => renewed.get_or_insert_with(|| (*known).clone()).insert(revocation, at),
-                Err(error) => tracing::error!(%error, entry = %at, "a revocation in the log cannot be read"),
+                Err(error) => {
+                    let error = limits::quoted(&error);
+                    tracing::error!(error, entry = %at, "a revocation in the log cannot be read");
+                }
             }
         })?;
         let mut slot = self.revocations.write().unwrap_or_else(PoisonError::into_inner);

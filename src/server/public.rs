@@ -2,7 +2,7 @@
 //!
 //! The log itself, `/checkpoint` and `/tile/…`, is in [`tiles`].
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use axum::{
     Router,
@@ -23,8 +23,16 @@ use super::{
 use crate::{
     config::Config,
     grpc::{
-        admission::Face, keys::KeyFace, log::LogFace, log_admin::LogAdminFace, release::ReleaseFace,
-        rollback::RollbackFace, signing::SigningFace, trust::Trust, v1, verification::VerificationFace,
+        admission::Face,
+        keys::KeyFace,
+        log::LogFace,
+        log_admin::LogAdminFace,
+        release::ReleaseFace,
+        rollback::RollbackFace,
+        signing::{Allow, SigningFace},
+        trust::Trust,
+        v1,
+        verification::VerificationFace,
     },
     issuing::Issuing,
     keys::Keyring,
@@ -65,6 +73,13 @@ async fn elsewhere(headers: HeaderMap) -> Response {
     tiles::nothing_here()
 }
 
+/// The face that signs, for each identity as often as is configured.
+fn signing(config: &Config, parts: &Parts, clock: Clock) -> SigningFace {
+    let limiter = Limiter::new(config.limits.signatures);
+    let allow: Allow = Arc::new(move |identity, count| limiter.take_all(&identity.to_string(), count, Instant::now()));
+    SigningFace { signing: Signing::clone(&parts.signing), allow, clock }
+}
+
 /// Where clients find the instance.
 pub(super) fn base_url(config: &Config, host: &str) -> String {
     format!("https://{host}:{}", config.listen.public.port())
@@ -99,7 +114,7 @@ fn services(config: &Config, parts: &Parts, readiness: Readiness, clock: Clock) 
     let stopping = readiness.stopping.subscribe();
     Ok(Routes::new(health::Face::server(readiness))
         .add_service(reflection)
-        .add_service(SigningFace { signing: Signing::clone(&parts.signing), clock }.into_server())
+        .add_service(signing(config, parts, clock).into_server())
         .add_service(KeyFace::new(Arc::clone(&parts.signing), Arc::clone(&parts.release), clock).into_server())
         .add_service(log_admin(config, parts, clock)?.into_server())
         .add_service(LogFace::new(parts.logs.clone(), stopping).into_server())

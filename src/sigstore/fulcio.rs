@@ -40,7 +40,7 @@ pub use super::proto::dev::sigstore::fulcio::v2;
 use super::{Refusal, limits::Limiter};
 use crate::{
     issuing::{Issued, Issuing},
-    model::{limits, possession::Possession},
+    model::{Identity, limits, possession::Possession},
     telemetry::Metrics,
 };
 use v2::ca_server::CaServer;
@@ -94,16 +94,23 @@ impl Fulcio {
             Some(token) => self.issuing.admit(&token, now).await.map_err(Refusal::from),
             None => Err(refusals::no_token()),
         };
-        let principal = admitted.inspect_err(|refusal| {
-            self.metrics.refused(refusal.reason());
-            tracing::info!(target: "audit", reason = refusal.reason(), %refusal, "caller refused");
-        })?;
+        let principal = admitted.inspect_err(|refusal| self.refused(None, refusal))?;
         // Here the identity is known, and nothing was spent on it but the check of its token.
         let caller = principal.caller().identity.clone();
-        self.limiter.take(&caller.to_string(), Instant::now()).map_err(Refusal::too_many)?;
-        let issued = self.issuing.issue(principal, possession, now).await?;
+        let issued = match self.limiter.take(&caller.to_string(), Instant::now()) {
+            Ok(()) => self.issuing.issue(principal, possession, now).await.map_err(Refusal::from),
+            Err(wait) => Err(Refusal::too_many(wait)),
+        };
+        let issued = issued.inspect_err(|refusal| self.refused(Some(&caller), refusal))?;
         tracing::info!(target: "audit", action = "issue", caller = %caller, entry = %issued.entry, "issued");
         Ok(issued)
+    }
+
+    /// Counts and audits a refusal; whose, if that is known.
+    fn refused(&self, caller: Option<&Identity>, refusal: &Refusal) {
+        self.metrics.refused(refusal.reason());
+        let caller = caller.map(tracing::field::display);
+        tracing::info!(target: "audit", action = "issue", caller, reason = refusal.reason(), %refusal, "caller refused");
     }
 }
 

@@ -65,10 +65,20 @@ impl Limiter {
     /// # Errors
     /// How long to wait before the next one is allowed.
     pub fn take(&self, caller: &str, now: Instant) -> Result<(), Duration> {
+        self.take_all(caller, 1, now)
+    }
+
+    /// Takes so many out of a caller's allowance, all or none. What is more than a burst counts as a whole one: else it
+    /// could never be had.
+    ///
+    /// # Errors
+    /// How long to wait before they are allowed.
+    pub fn take_all(&self, caller: &str, count: u32, now: Instant) -> Result<(), Duration> {
         let Some(each) = self.each else { return Ok(()) };
+        let wanted = each.saturating_mul(count).min(self.ahead);
         let used_up = self.callers.get_with_by_ref(caller, || Arc::new(Mutex::new(now)));
         let mut used_up = used_up.lock().unwrap_or_else(PoisonError::into_inner);
-        let next = (*used_up).max(now) + each;
+        let next = (*used_up).max(now) + wanted;
         match (next - now).checked_sub(self.ahead) {
             Some(wait) if !wait.is_zero() => Err(wait),
             _ => {

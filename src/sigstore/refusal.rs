@@ -29,7 +29,10 @@ use tonic_types::{ErrorDetails, StatusExt as _};
 use crate::{
     keys::KeyError,
     log::LogError,
-    model::{possession::PossessionError, stamp_request::StampJsonError, submission::SubmissionError},
+    model::{
+        PublicKeyError, possession::PossessionError, stamp_refusal::Failure, stamp_request::StampJsonError,
+        submission::SubmissionError,
+    },
     recording::RecordingError,
     telemetry::with_causes,
 };
@@ -79,6 +82,11 @@ impl Refusal {
     pub(super) fn too_large(limit: usize) -> Self {
         let message = format!("the body has more than {limit} bytes");
         Self { status: StatusCode::PAYLOAD_TOO_LARGE, ..Self::new(Code::InvalidArgument, "TOO_LARGE", message) }
+    }
+
+    /// No stamp for what was sent.
+    fn stamp(failed: Failure, why: &impl ToString) -> Self {
+        Self::new(Code::InvalidArgument, failure(failed), why.to_string())
     }
 
     /// There is no such thing.
@@ -143,13 +151,14 @@ impl From<LogError> for Refusal {
 impl From<KeyError> for Refusal {
     fn from(error: KeyError) -> Self {
         match error {
-            KeyError::Request(refused) => Self::invalid(refused.to_string()),
+            KeyError::Request(refused) => Self::stamp(refused.failure, &refused),
             KeyError::Identity { .. } => Self::new(Code::InvalidArgument, "IDENTITY_UNUSABLE", error.to_string()),
             KeyError::Token { .. } | KeyError::Pin { .. } => {
                 tracing::error!(%error, "a key cannot be used");
                 let message = "the key for this cannot be used now; see the service's log, and try again";
                 Self::unavailable(KEY_UNAVAILABLE, message, LATER)
             }
+            out @ KeyError::OutOfLife { .. } => Self::unavailable("CLOCK_OUT_OF_RANGE", out.to_string(), RESTARTED),
             other => Self::internal(&other),
         }
     }
@@ -157,7 +166,36 @@ impl From<KeyError> for Refusal {
 
 impl From<SubmissionError> for Refusal {
     fn from(error: SubmissionError) -> Self {
-        Self::invalid(error.to_string())
+        let reason = match &error {
+            SubmissionError::KeyDetails | SubmissionError::Scheme { .. } => "KEY_DETAILS",
+            SubmissionError::TooLong { .. } => "ENTRY_TOO_LARGE",
+            SubmissionError::Key(refused) => key(refused),
+            _ => "ENTRY_MALFORMED",
+        };
+        Self::new(Code::InvalidArgument, reason, error.to_string())
+    }
+}
+
+/// Why a key, or a signature by it, is refused.
+pub(super) const fn key(refused: &PublicKeyError) -> &'static str {
+    match refused {
+        PublicKeyError::Malformed => "KEY_MALFORMED",
+        PublicKeyError::Certificate => "CERTIFICATE_MALFORMED",
+        PublicKeyError::Unsupported(_) => "KEY_UNSUPPORTED",
+        PublicKeyError::DigestLength { .. } => "DIGEST_LENGTH",
+        PublicKeyError::Signature => "SIGNATURE_INVALID",
+    }
+}
+
+/// Why no stamp is given, by the names of RFC 3161.
+const fn failure(failure: Failure) -> &'static str {
+    match failure {
+        Failure::BadAlgorithm => "BAD_ALGORITHM",
+        Failure::BadRequest => "BAD_REQUEST",
+        Failure::BadDataFormat => "BAD_DATA_FORMAT",
+        Failure::TimeNotAvailable => "TIME_NOT_AVAILABLE",
+        Failure::UnacceptedPolicy => "UNACCEPTED_POLICY",
+        Failure::UnacceptedExtension => "UNACCEPTED_EXTENSION",
     }
 }
 
@@ -170,8 +208,10 @@ impl From<PossessionError> for Refusal {
 impl From<StampJsonError> for Refusal {
     fn from(error: StampJsonError) -> Self {
         match error {
-            StampJsonError::Asn1(error) => Self::internal(&error),
-            refused => Self::invalid(refused.to_string()),
+            StampJsonError::Asn1(ref error) => Self::internal(error),
+            StampJsonError::Json(_) => Self::stamp(Failure::BadDataFormat, &error),
+            StampJsonError::Hash => Self::stamp(Failure::BadAlgorithm, &error),
+            StampJsonError::Policy(_) => Self::stamp(Failure::UnacceptedPolicy, &error),
         }
     }
 }

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use countersign::model::{
-    ImageName, ImageRef,
+    Digest, ImageName, ImageRef,
     docker_config::{Credential, DockerConfig, Found, Question},
-    image_manifest::{Document, ImageManifestError},
+    image_manifest::{Document, ImageManifestError, ManifestKind},
     limits, referrers,
     retry_after::retry_after,
     token_reply::{TokenReply, TokenReplyError},
@@ -20,6 +20,7 @@ fn the_next_page_is_found_among_other_links() {
         (" <a> ; REL = NEXT ", Some("a")),
         ("<a>; rel=\"last next\"", Some("a")),
         ("<a>; rel=prev, <b>; rel=next", Some("b")),
+        (", ,<a>; rel=prev,, <b>; rel=next", Some("b")),
         ("<a,b>; title=\"<c>; rel=next, \\\" \"; rel=prev, <d>; rel=\"next\"", Some("d")),
         ("<a>; title=\"rel=next\"", None),
         ("<a>; rel=prev; rel=next", None),
@@ -81,18 +82,29 @@ fn a_token_is_used_no_longer_than_it_lives_and_never_without_end() {
 #[test]
 fn names_in_a_manifest_are_short() {
     let long = "x".repeat(limits::NAME + 1);
-    let digest = countersign::model::Digest::of(b"x");
-    let manifests = [
-        json!({"schemaVersion": 2, "mediaType": long, "config": {"digest": digest}}),
-        json!({"schemaVersion": 2, "manifests": [{"digest": digest, "platform": {"os": long}}]}),
-        json!({"schemaVersion": 2, "manifests": [{"digest": digest, "platform": {"os": "linux", "variant": long}}]}),
-    ];
-    for manifest in manifests {
-        let read = Document::parse(manifest.to_string().as_bytes(), None);
-        assert_eq!(read, Err(ImageManifestError::LongName), "{manifest}");
-    }
+    let digest = Digest::of(b"x");
+    let manifest = json!({"schemaVersion": 2, "mediaType": long, "config": {"digest": digest}}).to_string();
+    assert_eq!(Document::parse(manifest.as_bytes(), None), Err(ImageManifestError::LongMediaType));
     let config = json!({"schemaVersion": 2, "config": {"digest": digest}}).to_string();
-    assert_eq!(Document::parse(config.as_bytes(), Some(&long)), Err(ImageManifestError::LongName));
+    assert_eq!(Document::parse(config.as_bytes(), Some(&long)), Err(ImageManifestError::LongMediaType));
+    // One odd entry does not make a whole index unreadable.
+    let entry = json!({"digest": digest, "platform": {"os": "linux", "variant": long}});
+    let index = json!({"schemaVersion": 2, "manifests": [entry]}).to_string();
+    let ManifestKind::Index { platforms } = Document::parse(index.as_bytes(), None).unwrap().kind().unwrap() else {
+        panic!("an index");
+    };
+    assert_eq!(platforms[0].0.len(), limits::NAME);
+}
+
+#[test]
+fn an_array_is_no_object() {
+    let digest = Digest::of(b"x").to_string();
+    let manifest = json!([2, null, null, {"digest": digest}, [], null, null]).to_string();
+    assert!(matches!(Document::parse(manifest.as_bytes(), None), Err(ImageManifestError::Syntax(_))));
+    let index = json!([2, null, null, null, null, [{"digest": digest}], null]).to_string();
+    assert_eq!(referrers::page(index.as_bytes()), Ok(None));
+    assert_eq!(TokenReply::parse(br#"["t", null, 60]"#), Err(TokenReplyError::Unreadable));
+    assert_eq!(Credential::of_program(br#"["user", "secret"]"#), None);
 }
 
 fn name(text: &str) -> ImageName {

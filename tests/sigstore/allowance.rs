@@ -5,8 +5,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use countersign::sigstore::limits::{Allowance, Limiter, address};
+use countersign::{
+    grpc::v1::{self, signing_service_client::SigningServiceClient},
+    model::Digest,
+    sigstore::limits::{Allowance, Limiter, address},
+};
 use serde_json::json;
+use tonic::Code;
+use tonic_types::StatusExt as _;
 
 use super::House;
 
@@ -29,6 +35,12 @@ fn a_caller_has_a_burst_and_then_its_rate() {
         taken += u32::from(limiter.take("one", now).is_ok());
     }
     assert_eq!(taken, 5 + 99, "a burst and ten a second");
+    let later = start + Duration::from_mins(2);
+    limiter.take_all("many", 4, later).unwrap();
+    assert_eq!(limiter.take_all("many", 2, later), Err(Duration::from_millis(100)), "all or none");
+    limiter.take("many", later).unwrap();
+    limiter.take_all("more than a burst", 1_000, later).unwrap();
+    limiter.take("more than a burst", later).expect_err("it counts as a burst");
     let unlimited = Limiter::new(Allowance { per_second: 0, burst: 0 });
     assert!((0..10_000).all(|_| unlimited.take("one", start).is_ok()));
 }
@@ -58,6 +70,32 @@ async fn whoever_asks_too_often_is_told_when_to_come_again() {
     let stamp = async || house.post("/api/v1/timestamp", "application/timestamp-query", "").await.status();
     let statuses = [stamp().await, stamp().await, stamp().await];
     assert!(statuses.contains(&reqwest::StatusCode::TOO_MANY_REQUESTS), "{statuses:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_identity_has_so_many_signatures_and_no_other_identity_pays_for_it() {
+    let house = House::new("[limits]\nsignatures = { per_second = 1, burst = 4 }\n");
+    let request = |files: usize| v1::SignRequest {
+        subjects: (0..files)
+            .map(|file| v1::Subject {
+                name: format!("file-{file}"),
+                digest: Digest::of(&file.to_be_bytes()).to_string(),
+            })
+            .collect(),
+        kind: v1::ArtifactKind::File.into(),
+        ..v1::SignRequest::default()
+    };
+    let mut greedy = SigningServiceClient::new(house.daemon.channel("builder").await);
+    greedy.sign(request(3)).await.unwrap();
+    let before = house.size().await;
+    let refused = greedy.sign(request(3)).await.unwrap_err();
+    assert_eq!(refused.code(), Code::ResourceExhausted, "{refused:?}");
+    assert_eq!(refused.get_details_error_info().unwrap().reason, "TOO_MANY_REQUESTS");
+    let wait = refused.get_details_retry_info().unwrap().retry_delay.unwrap();
+    assert!(wait > Duration::ZERO && wait <= Duration::from_secs(2), "{wait:?}");
+    assert_eq!(house.size().await, before, "nothing of it was signed");
+    let mut modest = SigningServiceClient::new(house.daemon.channel("other").await);
+    modest.sign(request(1)).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -269,6 +269,7 @@ async fn what_does_not_verify_is_not_recorded() {
         let message = answer["message"].as_str().unwrap();
         assert_eq!((status, &answer["code"]), (400, &json!(3)), "{because}: {answer}");
         assert!(message.contains(because), "wanted {because:?}: {message}");
+        assert_eq!(answer["details"][0]["reason"], reason_of(message), "{answer}");
     }
     // Refused by what is announced, without reading it: a client that goes on writing may not hear the answer.
     let large = house.http.post(house.url(ENTRIES)).body(vec![b' '; 5 * 1024 * 1024]).send().await;
@@ -276,6 +277,22 @@ async fn what_does_not_verify_is_not_recorded() {
     assert_eq!(house.http.get(house.url(ENTRIES)).send().await.unwrap().status(), 405);
     assert_eq!(house.size().await, before, "nothing of it was logged");
     assert_eq!(send(&house, &good).await.0, 201, "and the request without its faults is accepted");
+}
+
+/// The reason that goes with a message.
+fn reason_of(message: &str) -> &'static str {
+    let table = [
+        ("cannot be read", "ENTRY_MALFORMED"),
+        ("signature does not verify", "SIGNATURE_INVALID"),
+        ("a signature with this key is over a digest of", "DIGEST_LENGTH"),
+        ("not a public key", "KEY_MALFORMED"),
+        ("not an X.509 certificate", "CERTIFICATE_MALFORMED"),
+        ("this kind of key is not accepted", "KEY_UNSUPPORTED"),
+        ("signs by", "KEY_DETAILS"),
+        ("keyDetails must be", "KEY_DETAILS"),
+        ("at most", "ENTRY_TOO_LARGE"),
+    ];
+    table.into_iter().find(|(part, _)| message.contains(part)).map_or("ENTRY_MALFORMED", |(_, reason)| reason)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -201,6 +201,13 @@ async fn what_cannot_be_stamped_in_json_is_refused_in_json() {
         let body: Value = answer.json().await.unwrap();
         let message = body["message"].as_str().unwrap();
         assert!(message.contains(because), "{request}: wanted {because:?}: {message}");
+        let reason = match because {
+            "longer than 4,096 bytes" => "BAD_REQUEST",
+            text if text.contains("hashAlgorithm must be") => "BAD_ALGORITHM",
+            text if text.contains("olicy") => "UNACCEPTED_POLICY",
+            _ => "BAD_DATA_FORMAT",
+        };
+        assert_eq!(body["details"][0]["reason"], reason, "{body}");
     }
     assert_eq!(house.post(PATH, "application/json", good.to_string()).await.status(), 201, "without a fault");
 }

@@ -2,12 +2,11 @@
 
 use tonic::Code;
 
-use super::super::{Refusal, refusal::LATER};
-use crate::{
-    identity,
-    issuing::IssuingError,
-    model::{PublicKeyError, certificate_request::CertificateRequestError},
+use super::super::{
+    Refusal,
+    refusal::{LATER, key},
 };
+use crate::{identity, issuing::IssuingError, model::certificate_request::CertificateRequestError};
 
 /// No token, neither in the body nor in the header.
 pub(super) fn no_token() -> Refusal {
@@ -43,13 +42,6 @@ fn token(refusal: &identity::Refusal) -> Refusal {
         identity::Refusal::IssuerUnavailable { .. } => Refusal::unavailable(refusal.reason(), message, LATER),
         identity::Refusal::NoRole { .. } => Refusal::new(Code::PermissionDenied, refusal.reason(), message),
         _ => Refusal::new(Code::Unauthenticated, refusal.reason(), message),
-    }
-}
-
-const fn key(refused: &PublicKeyError) -> &'static str {
-    match refused {
-        PublicKeyError::Unsupported(_) => "KEY_UNSUPPORTED",
-        _ => "KEY_MALFORMED",
     }
 }
 

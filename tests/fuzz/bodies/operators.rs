@@ -4,14 +4,14 @@ use std::collections::BTreeSet;
 
 use base64::{
     Engine as _,
-    engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
+    engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD},
 };
 use countersign::model::{
     digest::Digest,
     evidence::Evidence,
     judge::{Question, judge},
     kek, limits,
-    policy::{Check, Mode, PolicySet, Require, Rule},
+    policy::{Check, Globs, Mode, PolicySet, Require, Rule},
     revocation::Revocations,
     template::Template,
     token::Claims,
@@ -51,7 +51,9 @@ pub fn policy_set(data: &[u8]) -> bool {
 }
 
 fn asks_for_a_signature(require: &Require) -> bool {
-    require.signers.is_some() || !require.predicates.is_empty()
+    let here = |globs: &Option<Globs>| globs.as_ref().is_none_or(|globs| globs.matches("production"));
+    let approved = require.approvals.as_ref().is_some_and(|approvals| here(&approvals.environments));
+    require.signers.is_some() || !require.predicates.is_empty() || approved
 }
 
 fn is_bounded(require: &Require) {
@@ -122,7 +124,16 @@ pub fn encryption_key(data: &[u8]) -> bool {
         Ok(key) => key,
         Err(problem) => return refused(&problem),
     };
-    let forms = [STANDARD.encode(*key), URL_SAFE_NO_PAD.encode(*key), hex::encode(*key), hex::encode_upper(*key)];
+    let printable = key.iter().all(|byte| (b' '..=b'~').contains(byte));
+    assert_eq!(kek::parse(&*key).is_ok(), !printable, "raw");
+    let forms = [
+        STANDARD.encode(*key),
+        URL_SAFE.encode(*key),
+        STANDARD_NO_PAD.encode(*key),
+        URL_SAFE_NO_PAD.encode(*key),
+        hex::encode(*key),
+        hex::encode_upper(*key),
+    ];
     for form in forms {
         assert_eq!(kek::parse(format!(" {form}\r\n").as_bytes()).as_ref(), Ok(&key));
     }

@@ -27,6 +27,9 @@ pub fn record(data: &[u8]) -> bool {
     };
     if statement.predicate_type() == predicate::REVOCATION {
         let Ok(revocation) = Revocation::deserialize(statement.predicate()) else { return false };
+        let said = |name: &str| statement.predicate().get(name).and_then(Value::as_str).unwrap_or_default();
+        assert_eq!(said("reason"), revocation.reason);
+        assert_eq!(said("since").parse::<Timestamp>().ok(), Some(revocation.since));
         let again = serde_json::to_value(&revocation).expect("a revocation can be written");
         assert_eq!(Revocation::deserialize(again).expect("a revocation"), revocation);
         return true;
@@ -52,7 +55,7 @@ pub fn record(data: &[u8]) -> bool {
         Err(error) => _ = refused(&error),
     }
     let history = History::fold([&record, &record]);
-    assert!(history.earlier().count() <= limits::RECORDS);
+    assert!(history.earlier().count() <= 1);
     true
 }
 
@@ -67,7 +70,7 @@ pub fn scan(data: &[u8]) -> bool {
     let names: BTreeSet<&str> = scan.findings.iter().map(|finding| finding.id.as_str()).collect();
     assert_eq!(names.len(), scan.findings.len());
     let fits = |text: &str, most: usize| text.chars().count() <= most && !text.contains(char::is_control);
-    assert!(names.iter().all(|name| fits(name, 128)) && fits(&scan.scanner, limits::URI));
+    assert!(names.iter().all(|name| fits(name, 128)));
     let results = predicate.pointer("/scanner/result").and_then(Value::as_array).into_iter().flatten();
     let is_critical = |result: &&Value| result.pointer("/severity/0/score").is_some_and(|score| score == "critical");
     for id in results.filter(is_critical).filter_map(|result| result.get("id")?.as_str()).filter(|id| fits(id, 128)) {
@@ -79,7 +82,7 @@ pub fn scan(data: &[u8]) -> bool {
         .map(|finding| json!({ "id": finding.id, "severity": [{ "method": "word", "score": finding.severity.to_string() }] }))
         .collect();
     let again = Scan::read(&json!({
-        "scanner": { "uri": scan.scanner, "result": result, "db": { "lastUpdate": scan.database } },
+        "scanner": { "result": result, "db": { "lastUpdate": scan.database } },
         "metadata": { "scanFinishedOn": scan.finished },
     }));
     assert_eq!(again, scan);
