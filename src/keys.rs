@@ -358,7 +358,8 @@ impl Keyring {
     /// the old one for `trust::OVERLAP` longer. `make` makes the log with its key: only if it succeeds is the key kept.
     ///
     /// # Errors
-    /// [`KeyError::Host`] for an origin that cannot be one or that an earlier log has; those of `make`.
+    /// [`KeyError::Host`] for an origin that cannot be one or that an earlier log has; [`KeyError::Rotation`] if the present
+    /// log began after `now`; those of `make`.
     pub fn add_log<E: From<KeyError>>(
         &self,
         dir: &Path,
@@ -369,9 +370,13 @@ impl Keyring {
     ) -> Result<LogKey, E> {
         check_host(origin)?;
         let mut vault = Vault::open_to_change(dir, kek)?;
-        if self.current().public.logs().iter().any(|log| log.origin == origin) {
+        let public = self.public();
+        if public.logs().iter().any(|log| log.origin == origin) {
             let problem = "a log of that name is there already; a new log needs a new name";
             return Err(KeyError::Host { host: origin.to_owned(), problem }.into());
+        }
+        if let Some(log) = public.logs().last() {
+            rotation::check_clock("log", log.valid_from, now)?;
         }
         let valid_from = Timestamp::from_second(now.as_second()).map_err(|_source| KeyError::Time(now))?;
         let role = vault::log_role(self.current().logs.len());

@@ -11,6 +11,7 @@
 
 mod auth;
 mod custody;
+pub mod ends;
 mod health;
 pub mod listener;
 pub mod logging;

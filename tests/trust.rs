@@ -3,6 +3,7 @@
 
 mod clients;
 mod documents;
+mod ends;
 mod offline;
 mod repository;
 mod rotation;

@@ -1,8 +1,10 @@
 //! `countersign doctor`: looks at an installation and says what is wrong.
 
-use std::{net::TcpStream, os::unix::fs::PermissionsExt as _, path::PathBuf, process::ExitCode, time::Duration};
+use std::{
+    net::TcpStream, os::unix::fs::PermissionsExt as _, path::PathBuf, process::ExitCode, sync::Arc, time::Duration,
+};
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use serde_json::json;
 
 use super::{Global, Output, print};
@@ -10,9 +12,11 @@ use crate::{
     config::Config,
     keys::{Keyring, ManagedKeys, Public},
     model::policy::PolicySet,
+    server::ends::Ends,
 };
 
-/// Looks at configuration, data directory, keys, policy and listeners; each line is ok, warn or FAIL with what to do.
+/// Looks at configuration, data directory, keys, what ends, policy and listeners; each line is ok, warn or FAIL with what to
+/// do.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The data directory. Default: `data` of the configuration.
@@ -82,6 +86,21 @@ fn managed(config: &Config) -> anyhow::Result<String> {
     })
 }
 
+/// What has ended and what soon will, as the running service warns of it; and configured certificates that cannot be used.
+fn expiry(config: &Config, keyring: &Arc<Keyring>, now: Timestamp) -> Vec<Finding> {
+    let (ends, unusable) = Ends::of_installation(config, Arc::clone(keyring));
+    let line = |state, text| Finding { state, what: "expiry", text };
+    let unusable = unusable.into_iter().map(|error| Finding {
+        state: State::Fail,
+        what: "certificates",
+        text: format!("{error:#}"),
+    });
+    let ended = ends.vital(now).into_iter().filter(|(_, end)| *end <= now);
+    let ended = ended.map(|(what, end)| line(State::Fail, format!("{what} expired at {end}")));
+    let warnings = ends.warnings(now).into_iter().map(|warning| line(State::Warn, warning));
+    unusable.chain(ended).chain(warnings).collect()
+}
+
 fn examine(config: &Config, now: Timestamp) -> Vec<Finding> {
     let mut findings = vec![finding("configuration", Ok(()), |()| "is valid".to_owned())];
     let data = config.data.display();
@@ -102,19 +121,9 @@ fn examine(config: &Config, now: Timestamp) -> Vec<Finding> {
         .kek_source()
         .map_err(anyhow::Error::new)
         .and_then(|source| Ok(source.load()?))
-        .and_then(|kek| Ok(Keyring::open_in(&config.data, &kek, config.custody()?)?));
+        .and_then(|kek| Ok(Arc::new(Keyring::open_in(&config.data, &kek, config.custody()?)?)));
     if let Ok(keyring) = &keyring {
-        for (name, expires) in keyring.expiries(now) {
-            let left = expires.duration_since(now);
-            if left < SignedDuration::from_hours(24 * 60) {
-                let state = if left.is_negative() { State::Fail } else { State::Warn };
-                findings.push(Finding {
-                    state,
-                    what: "expiry",
-                    text: format!("{name} expires at {expires}; plan its renewal"),
-                });
-            }
-        }
+        findings.extend(expiry(config, keyring, now));
     }
     let keyring = keyring.and_then(|keyring| {
         keyring.check_custody(now)?;

@@ -124,6 +124,38 @@ fn check(Rotation { kind, new_root, activate_in }: Rotation) -> Result<(), KeyEr
     Ok(())
 }
 
+/// Refuses a time before `began`, when the present key did. With it the present key's window would end before it starts:
+/// what that key signed would be void, and clients that have fetched such a trusted root do not go back.
+pub(super) fn check_clock(key: &'static str, began: Timestamp, now: Timestamp) -> Result<(), KeyError> {
+    if now >= began {
+        return Ok(());
+    }
+    let problem = format!(
+        "this machine's clock says {now}, and the present key began at {began}: the clock is behind; set it, then try again. \
+         Nothing was changed"
+    );
+    Err(KeyError::Rotation { key, problem })
+}
+
+/// The newest key that took another one's place, if one did; it must have begun, by a clock that is not behind.
+fn newest<'a>(vault: &'a Vault<'_>, kind: Rotating, now: Timestamp) -> Result<Option<&'a Generation>, KeyError> {
+    let all: Vec<_> = vault.generations(kind.name()).collect();
+    // The newest may only be announced; the one before it had begun when the newest was made.
+    let before = all.iter().rev().nth(1);
+    check_clock(kind.name(), before.map_or(vault.valid_from(), |before| before.signs_from), now)?;
+    let last = all.last().copied();
+    let Some(Generation { number, signs_from, .. }) = last.filter(|last| last.signs_from > now) else {
+        return Ok(last);
+    };
+    refuse(
+        kind,
+        format!(
+            "number {number} is made already and will sign from {signs_from} on; rotate again after that. This machine's \
+             clock says {now}: if that is behind, set it. Nothing was changed"
+        ),
+    )
+}
+
 /// A generation that is made, and not yet there.
 struct Made {
     number: u32,
@@ -134,16 +166,7 @@ struct Made {
 
 fn make(vault: &Vault<'_>, custody: &Custody, rotation: Rotation, now: Timestamp) -> Result<Made, KeyError> {
     let kind = rotation.kind;
-    let last = vault.generations(kind.name()).last();
-    if let Some(last) = last.filter(|last| last.signs_from > now) {
-        return refuse(
-            kind,
-            format!(
-                "number {} is made already and will sign from {} on; rotate again after that",
-                last.number, last.signs_from
-            ),
-        );
-    }
+    let last = newest(vault, kind, now)?;
     let (number, root) = last.map_or((1, 1), |last| (last.number, last.root.unwrap_or(1)));
     if number >= MOST {
         return refuse(kind, "there were 100 already, which all stay in the trusted root; make a new instance");

@@ -11,7 +11,7 @@ use sha2::{Digest as _, Sha256};
 use super::{
     KeyError, TufKeys,
     generations::{self, Dated, Generation, Rotating},
-    vault::{Vault, log_role, to_pem},
+    vault::{Vault, generation_role, log_role, to_pem},
 };
 use crate::model::certificate::is_signed_by;
 
@@ -163,12 +163,19 @@ impl Public {
         self.tls_ca_pem.clone()
     }
 
-    /// What will expire, and when, of what is in use at `now`: `ca-root`, `ca`, `tsa-root`, `tsa`, `tls-ca`.
+    /// What will expire, and when, of what is in use at `now`: `ca-root`, `ca`, `tsa-root`, `tsa`, `tls-ca`; and of what is
+    /// announced: `ca-2`, `ca-root-2`. The latter is not warned of: it signs within 90 days, and lives a year or more then.
     pub fn expiries(&self, now: Timestamp) -> Vec<(String, Timestamp)> {
         let mut expiries = Vec::new();
-        for (name, one) in [("ca", self.ca.at(now)), ("tsa", self.tsa.at(now))] {
-            expiries.extend(one.root.map(|(_, end)| (format!("{name}-root"), end)));
-            expiries.extend(one.ends.map(|end| (name.to_owned(), end)));
+        for (name, all) in [("ca", &self.ca), ("tsa", &self.tsa)] {
+            let (used, newest) = (all.at(now), all.last());
+            expiries.extend(used.root.map(|(_, end)| (format!("{name}-root"), end)));
+            expiries.extend(used.ends.map(|end| (name.to_owned(), end)));
+            if newest.number != used.number {
+                let root = newest.root.filter(|root| used.root != Some(*root));
+                expiries.extend(root.map(|(number, end)| (generation_role(&format!("{name}-root"), number), end)));
+                expiries.extend(newest.ends.map(|end| (generation_role(name, newest.number), end)));
+            }
         }
         expiries.push(("tls-ca".to_owned(), self.tls_ca_ends));
         expiries

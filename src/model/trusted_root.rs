@@ -4,10 +4,10 @@ use std::fmt;
 
 use jiff::Timestamp;
 use sigstore_crypto::VerificationKey;
-use sigstore_trust_root::{CertificateAuthority, TransparencyLog};
+use sigstore_trust_root::{CertificateAuthority, TimeRange, TransparencyLog, trusted_root::CertChain};
 use sigstore_verify::Verifier;
 
-use super::{digest::Digest, limits};
+use super::{certificate::describe, digest::Digest, limits};
 
 /// A trusted root with the verifier made from it.
 pub struct TrustedRoot {
@@ -15,6 +15,7 @@ pub struct TrustedRoot {
     logs: Vec<Log>,
     /// DER.
     authorities: Vec<Vec<u8>>,
+    ends: Vec<(&'static str, Timestamp)>,
     verifier: Verifier,
 }
 
@@ -66,8 +67,12 @@ impl TrustedRoot {
             chain.cert_chain.certificates.first().map(|first| first.raw_bytes.as_bytes().to_vec())
         };
         let authorities = root.certificate_authorities.iter().filter_map(issuing).collect();
+        let issue = root.certificate_authorities.iter().map(|one| (&one.cert_chain, one.valid_for.as_ref()));
+        let stamp = root.timestamp_authorities.iter().map(|one| (&one.cert_chain, one.valid_for.as_ref()));
+        let ends = [("certificate authorities", end_of(issue)), ("time-stamp authorities", end_of(stamp))];
+        let ends = ends.into_iter().filter_map(|(kind, end)| Some((kind, end?))).collect();
         let verifier = Verifier::new(&root).map_err(|source| TrustedRootError::Unusable(limits::quoted(&source)))?;
-        Ok(Self { digest: Digest::of(json.as_bytes()), logs, authorities, verifier })
+        Ok(Self { digest: Digest::of(json.as_bytes()), logs, authorities, ends, verifier })
     }
 
     /// The digest of the document; part of every cached fact and recorded verdict.
@@ -90,6 +95,12 @@ impl TrustedRoot {
         &self.authorities
     }
 
+    /// By kind of authority, until when nothing is missing that they vouch for: then the first certificate ends of those that
+    /// nobody took out of service or, where all were, the last is out of it. What they vouched for until then counts on.
+    pub fn ends(&self) -> &[(&'static str, Timestamp)] {
+        &self.ends
+    }
+
     pub(crate) fn verifier(&self) -> &Verifier {
         &self.verifier
     }
@@ -99,6 +110,21 @@ impl fmt::Debug for TrustedRoot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TrustedRoot").field("digest", &self.digest).finish_non_exhaustive()
     }
+}
+
+/// When the authorities of one kind end, by their chains and windows; `None` where there are none.
+fn end_of<'a>(authorities: impl Iterator<Item = (&'a CertChain, Option<&'a TimeRange>)>) -> Option<Timestamp> {
+    let (mut first_in_service, mut last_out_of_it) = (None, None);
+    for (chain, window) in authorities {
+        let certificates = chain.certificates.iter().filter_map(|one| describe(one.raw_bytes.as_bytes()));
+        let ends = certificates.map(|one| one.not_after).chain(window.and_then(|window| window.end)).min();
+        if window.is_some_and(|window| window.end.is_some()) {
+            last_out_of_it = last_out_of_it.max(ends);
+        } else {
+            first_in_service = [first_in_service, ends].into_iter().flatten().min();
+        }
+    }
+    first_in_service.or(last_out_of_it)
 }
 
 /// The host of a base URL: no scheme, port or path.

@@ -7,24 +7,19 @@ use anyhow::Context as _;
 use jiff::{SignedDuration, Timestamp};
 use tokio::{sync::watch, time::sleep};
 
-use super::{Clock, ServerTls};
-use crate::{keys::Keyring, tuf::Repository};
+use super::{Clock, ends::Ends};
 
 /// How often the clock is looked at. It costs a few signature checks.
 const PAUSE: Duration = Duration::from_secs(2);
 /// How often the same warning is logged.
 const REPEAT: SignedDuration = SignedDuration::from_hours(24);
-/// A TLS certificate from files is somebody else's to renew; they hear of it this long before.
-const TLS_WARNING: SignedDuration = SignedDuration::from_hours(24 * 14);
 /// One that the local authority issues lives 397 days; it is issued anew at half of that.
 const TLS_RENEWAL: SignedDuration = SignedDuration::from_hours(12 * 397);
 
-/// Everything that expires.
+/// Everything that expires, and what it is renewed with.
 #[derive(Debug)]
 pub(super) struct Upkeep {
-    pub(super) keyring: Arc<Keyring>,
-    pub(super) repository: Arc<Repository>,
-    pub(super) tls: Option<Arc<ServerTls>>,
+    pub(super) ends: Ends,
     /// What an issued TLS certificate is for.
     pub(super) names: Vec<String>,
     pub(super) clock: Clock,
@@ -33,15 +28,7 @@ pub(super) struct Upkeep {
 impl Upkeep {
     /// What somebody should know of, one sentence each.
     pub(super) fn warnings(&self) -> Vec<String> {
-        let now = (self.clock)();
-        let mut warnings = self.keyring.public().warnings(now);
-        warnings.extend(self.repository.warnings(now));
-        if let Some(end) = self.tls.as_ref().and_then(|tls| tls.not_after())
-            && end.duration_since(now) < TLS_WARNING
-        {
-            warnings.push(format!("the TLS certificate in use expires at {end}; replace its files"));
-        }
-        warnings
+        self.ends.warnings((self.clock)())
     }
 
     /// Runs until `stop`.
@@ -76,7 +63,7 @@ impl Upkeep {
     fn step(&self) -> Vec<String> {
         let now = (self.clock)();
         let mut failures = Vec::new();
-        match self.repository.refresh(now) {
+        match self.ends.repository.refresh(now) {
             Ok(true) => tracing::info!("TUF metadata signed again"),
             Ok(false) => {}
             Err(error) => failures.push(format!("TUF metadata was not signed again; what is served stays: {error}")),
@@ -88,11 +75,12 @@ impl Upkeep {
     }
 
     fn renew_tls(&self, now: Timestamp) -> anyhow::Result<()> {
-        let Some(tls) = self.tls.as_ref().filter(|tls| tls.is_issued()) else { return Ok(()) };
+        let Some(tls) = self.ends.tls.as_ref().filter(|tls| tls.is_issued()) else { return Ok(()) };
         if tls.not_after().is_some_and(|end| end.duration_since(now) >= TLS_RENEWAL) {
             return Ok(());
         }
-        let (chain, key) = self.keyring.tls_server(&self.names, now).context("the local authority cannot issue")?;
+        let (chain, key) =
+            self.ends.keyring.tls_server(&self.names, now).context("the local authority cannot issue")?;
         tls.renew(chain, key)?;
         tracing::info!("TLS certificate issued anew");
         Ok(())

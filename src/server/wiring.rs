@@ -8,8 +8,8 @@ use jiff::Timestamp;
 use tokio::sync::Semaphore;
 
 use super::{
-    Authenticate, Certificates, Clock, Middleware, Readiness, ServerTls, Stopping, custody::Watch, middleware::Refusal,
-    middleware::plain, operations, public, succession, tls, upkeep::Upkeep,
+    Authenticate, Certificates, Clock, Middleware, Readiness, ServerTls, Stopping, custody::Watch, ends, ends::Ends,
+    middleware::Refusal, middleware::plain, operations, public, succession, tls, upkeep::Upkeep,
 };
 use crate::{
     admission::{self, Admission},
@@ -132,10 +132,14 @@ pub(super) async fn open(config: &Config, clock: Clock) -> anyhow::Result<Parts>
     ));
     let tls = server_tls(config, &keyring, clock())?.map(Arc::new);
     let repository = repository(config, &keyring, clock()).await?;
+    let (named, unreadable) = ends::named(config);
+    for error in unreadable {
+        let error = format!("{error:#}");
+        tracing::warn!(error, "when its certificates end is not known, so nobody will be warned");
+    }
+    let (keys, documents) = (Arc::clone(&keyring), Arc::clone(&repository));
     let upkeep = Arc::new(Upkeep {
-        keyring: Arc::clone(&keyring),
-        repository: Arc::clone(&repository),
-        tls: tls.clone(),
+        ends: Ends { keyring: keys, repository: documents, tls: tls.clone(), named },
         names: names(config, keyring.host()),
         clock,
     });
@@ -202,7 +206,7 @@ fn witnessing(config: &Config, log: &[u8; 32], metrics: &Metrics) -> anyhow::Res
     Ok(Some(Witnessing::new(policy, log, mode, timeout, ca, metrics.clone()).with_context(in_file)?))
 }
 
-fn read(path: &Path) -> anyhow::Result<String> {
+pub(super) fn read(path: &Path) -> anyhow::Result<String> {
     let size = std::fs::metadata(path).with_context(|| format!("cannot read {}", path.display()))?.len();
     anyhow::ensure!(
         size <= u64::try_from(limits::DOCUMENT)?,
@@ -296,7 +300,7 @@ fn readiness(parts: &Parts, stopping: &Stopping, clock: Clock) -> Readiness {
 
 /// Sets what the parts count themselves.
 fn refresh(parts: &Parts, clock: Clock) -> Arc<dyn Fn(&Metrics) + Send + Sync> {
-    let (logs, keyring, tls) = (parts.logs.clone(), Arc::clone(&parts.keyring), parts.tls.clone());
+    let (logs, upkeep, tls) = (parts.logs.clone(), Arc::clone(&parts.upkeep), parts.tls.clone());
     let repository = Arc::clone(&parts.repository);
     let (registry, evidence, admission) =
         (parts.registry.clone(), Arc::clone(&parts.evidence), Arc::clone(&parts.admission));
@@ -305,15 +309,12 @@ fn refresh(parts: &Parts, clock: Clock) -> Arc<dyn Fn(&Metrics) + Send + Sync> {
         let stats = log.stats();
         let queued = u64::try_from(stats.queued).unwrap_or(u64::MAX);
         metrics.log(log.size(), stats.commits, stats.fsyncs, queued, !log.is_writable());
-        for (what, at) in keyring.expiries(clock()).into_iter().chain(repository.expiries()) {
+        for (what, at) in upkeep.ends.all(clock()) {
             metrics.expires(&what, at);
         }
         metrics.tuf_failures(repository.failures());
         if let Some(tls) = &tls {
             metrics.certificate_failures(tls.reload_failures());
-            if let Some(at) = tls.not_after() {
-                metrics.expires("tls certificate", at);
-            }
         }
         metrics.registries(&registry.requests(), registry.open_breakers().len());
         for (cache, outcome, count) in evidence.lookups() {

@@ -121,6 +121,86 @@ fn what_cannot_be_rotated_says_why_and_changes_nothing() {
     rotate(&keys, dir.path(), (Rotating::Tsa, false), NONE, now() + DAY * 90).unwrap();
 }
 
+/// Without fractions of a second, as certificates and trusted roots have it.
+fn whole(at: Timestamp) -> Timestamp {
+    Timestamp::from_second(at.as_second()).unwrap()
+}
+
+/// The present key's window would end before it starts, and with it all that the key signed.
+#[test]
+fn a_clock_that_is_behind_rotates_nothing() {
+    let behind = now() - DAY;
+    let wanted = [
+        format!("this machine's clock says {behind}"),
+        format!("the present key began at {}", whole(now() - SignedDuration::from_mins(1))),
+        "set it".to_owned(),
+        "Nothing was changed".to_owned(),
+    ];
+    let unheard = |error: KeyError, key: &str, dir: &Path, before: &[(String, Vec<u8>)]| {
+        assert!(matches!(&error, KeyError::Rotation { key: of, .. } if *of == key), "{error}");
+        let said = error.to_string();
+        assert!(wanted.iter().all(|wanted| said.contains(wanted)), "{said}");
+        assert_eq!(files(dir), before, "{key}");
+    };
+    for rotated in ALL.into_iter().chain([(Rotating::Tuf, false), (Rotating::Tuf, true)]) {
+        let dir = tempfile::tempdir().unwrap();
+        let keys = keyring(dir.path(), now());
+        let (bundle, root, before) = (signed(&keys, now()), keys.trusted_root(), files(dir.path()));
+        // Also if it is to sign at a time that is ahead of the present key's.
+        let later = if rotated.0 == Rotating::Tuf { NONE } else { DAY * 2 };
+        for activate_in in [NONE, later] {
+            let error = rotate(&keys, dir.path(), rotated, activate_in, behind).unwrap_err();
+            unheard(error, rotated.0.name(), dir.path(), &before);
+        }
+        assert_eq!(keys.trusted_root(), root);
+        holds(&bundle, &root).unwrap();
+        rotate(&keys, dir.path(), rotated, NONE, now()).unwrap();
+        holds(&bundle, &keys.trusted_root()).unwrap();
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let keys = keyring(dir.path(), now());
+    let (bundle, root, before) = (signed(&keys, now()), keys.trusted_root(), files(dir.path()));
+    let succeed = |at| keys.add_log(dir.path(), &kek(), "log2.example.org", at, |_key| Ok::<_, KeyError>(()));
+    unheard(succeed(behind).unwrap_err(), "log", dir.path(), &before);
+    assert_eq!(keys.trusted_root(), root);
+    succeed(now()).unwrap();
+    holds(&bundle, &keys.trusted_root()).unwrap();
+}
+
+/// Whether the newest key is only announced or the clock is behind cannot always be told: then both are said.
+#[test]
+fn a_clock_behind_a_later_key_rotates_nothing() {
+    for rotated in [(Rotating::Ca, false), (Rotating::Sct, false), (Rotating::Tsa, false), (Rotating::Tuf, false)] {
+        let dir = tempfile::tempdir().unwrap();
+        let keys = keyring(dir.path(), now());
+        for hours in [2, 4] {
+            rotate(&keys, dir.path(), rotated, NONE, now() + HOUR * hours).unwrap();
+        }
+        let (root, before) = (keys.trusted_root(), files(dir.path()));
+        let refused = |hours| rotate(&keys, dir.path(), rotated, NONE, now() + HOUR * hours).unwrap_err().to_string();
+        let said = refused(1);
+        assert!(said.contains(&format!("the present key began at {}", whole(now() + HOUR * 2))), "{said}");
+        let said = refused(3);
+        for wanted in
+            ["number 3 is made already", &format!("clock says {}: if that is behind, set it", now() + HOUR * 3)]
+        {
+            assert!(said.contains(wanted), "{said}");
+        }
+        assert_eq!((keys.trusted_root(), files(dir.path())), (root, before));
+        rotate(&keys, dir.path(), rotated, NONE, now() + HOUR * 5).unwrap();
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let keys = keyring(dir.path(), now());
+    let succeed = |origin, hours| {
+        keys.add_log(dir.path(), &kek(), origin, now() + HOUR * hours, |_key| Ok::<_, KeyError>(())).map(drop)
+    };
+    succeed("log2.example.org", 2).unwrap();
+    let (root, before) = (keys.trusted_root(), files(dir.path()));
+    let said = succeed("log3.example.org", 1).unwrap_err().to_string();
+    assert!(said.contains(&format!("the present key began at {}", whole(now() + HOUR * 2))), "{said}");
+    assert_eq!((keys.trusted_root(), files(dir.path())), (root, before));
+}
+
 /// As often as one likes, and then no more: the trusted root stays a document that clients read.
 #[test]
 fn a_hundred_generations_are_enough() {
