@@ -1,7 +1,8 @@
 //! Keys: certificates, timestamps and trust documents, against `sigstore-verify` through `model::verify`. Below:
-//! custody, managed keys, the face and the shell.
+//! custody, extended key usage, managed keys, the face and the shell.
 
 mod custody;
+mod eku;
 mod face;
 mod managed;
 mod shell;
@@ -71,7 +72,19 @@ fn bundle_of(
     now: Timestamp,
 ) -> serde_json::Value {
     let key = Holder::new(scheme);
-    let certificate = STANDARD.encode(keys.issue(identity, &key.spki, now).unwrap());
+    let certificate = keys.issue(identity, &key.spki, now).unwrap();
+    bundle_under(&certificate, &key, keys, content, now)
+}
+
+/// The same under a certificate over this key.
+fn bundle_under(
+    certificate: &[u8],
+    key: &Holder,
+    keys: &Keyring,
+    content: &Content<'_>,
+    now: Timestamp,
+) -> serde_json::Value {
+    let (scheme, certificate) = (key.scheme, STANDARD.encode(certificate));
     let signed = match content {
         Content::File(bytes) => bytes.to_vec(),
         Content::Statement(statement) => pae(&statement.to_json()),

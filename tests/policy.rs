@@ -761,3 +761,28 @@ proptest! {
         let _ = PolicySet::parse(&policy(&require));
     }
 }
+
+/// Whoever signs may write as much as a statement holds; a reason quotes the beginning of it.
+#[test]
+fn reasons_are_short() {
+    let long = format!("https://evil.example.com/{}", "x".repeat(100_000));
+    let good = "https://builder.example.com/1";
+    let of = |resource: &str| {
+        let mut predicate = summary("PASSED", &json!(["SLSA_BUILD_LEVEL_2"])).statement().predicate().clone();
+        predicate["resourceUri"] = json!(resource);
+        said("ci", predicate::VSA, predicate, ago(2))
+    };
+    let listed = VSA.replace("vsa: {", "vsa: {resources: ['registry.example.com/**'], ");
+    for (require, statement) in [
+        (BUILT, built("ci", &long, "https://git.example.com/shop/web")),
+        (BUILT, built("ci", good, &long)),
+        (VSA, summary("PASSED", &json!([long]))),
+        (&listed, of(&long)),
+    ] {
+        let verdict = ask(&parse(require), &complete(vec![statement]), &Revocations::default()).verdict;
+        assert_eq!(verdict.decision, Decision::Deny);
+        let message = &verdict.reasons[0].message;
+        assert!(message.contains("https://evil.example.com/x"), "{message}");
+        assert!(message.len() < 1_000, "{} bytes", message.len());
+    }
+}

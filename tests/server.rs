@@ -22,7 +22,7 @@ use countersign::{
     grpc::v1::{self, log_service_client::LogServiceClient, signing_service_client::SigningServiceClient},
     model::{Digest, Statement},
 };
-use rustls_pki_types::{CertificateDer, pem::PemObject as _};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -247,6 +247,19 @@ pub async fn try_connect(
     authority: &Path,
     versions: &[&'static rustls::SupportedProtocolVersion],
 ) -> std::io::Result<Connection> {
+    connect_as(None, port, authority, versions).await
+}
+
+/// A certificate with its chain, and the key to it.
+pub type Pair = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
+
+/// The same, of a caller who shows a certificate, if there is one.
+pub async fn connect_as(
+    caller: Option<Pair>,
+    port: u16,
+    authority: &Path,
+    versions: &[&'static rustls::SupportedProtocolVersion],
+) -> std::io::Result<Connection> {
     let mut roots = rustls::RootCertStore::empty();
     for certificate in CertificateDer::pem_file_iter(authority).unwrap() {
         roots.add(certificate.unwrap()).unwrap();
@@ -254,8 +267,11 @@ pub async fn try_connect(
     let config = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
         .with_protocol_versions(versions)
         .unwrap()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+        .with_root_certificates(roots);
+    let config = match caller {
+        Some((chain, key)) => config.with_client_auth_cert(chain, key).unwrap(),
+        None => config.with_no_client_auth(),
+    };
     let tcp = TcpStream::connect(("127.0.0.1", port)).await?;
     TlsConnector::from(Arc::new(config)).connect("localhost".try_into().unwrap(), tcp).await
 }

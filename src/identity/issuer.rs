@@ -13,7 +13,6 @@
 use std::{
     fs,
     io::Read as _,
-    net::IpAddr,
     path::Path,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -21,11 +20,11 @@ use std::{
 
 use jiff::Timestamp;
 use jsonwebtoken::{Algorithm, DecodingKey};
-use reqwest::{Certificate, Client, StatusCode, Url, redirect};
-use serde::Deserialize;
+use reqwest::{Certificate, Client, StatusCode, redirect};
 
 use super::{Issuer, Refusal};
 use crate::model::{
+    discovery::{Discovery, check_url},
     key_set::{KeySet, Lookup},
     limits,
 };
@@ -75,12 +74,6 @@ enum FetchError {
     Discovery { url: String, problem: String },
     #[error("{url} is not a usable key set: {problem}")]
     Keys { url: String, problem: String },
-}
-
-#[derive(Deserialize)]
-struct Discovery {
-    issuer: String,
-    jwks_uri: String,
 }
 
 impl Keys {
@@ -206,14 +199,9 @@ impl Remote {
 
     async fn fetch(&self) -> Result<KeySet, FetchError> {
         let url = format!("{}/.well-known/openid-configuration", self.settings.url.trim_end_matches('/'));
-        let problem = |problem: String| FetchError::Discovery { url: url.clone(), problem };
         let body = self.get(&url).await?;
-        let discovery: Discovery = serde_json::from_slice(&body).map_err(|source| problem(source.to_string()))?;
-        if discovery.issuer != self.settings.url {
-            return Err(problem("its issuer is not the configured URL, letter by letter".to_owned()));
-        }
-        check_url(&discovery.jwks_uri, self.settings.plain_http_unsafe)
-            .map_err(|source| problem(format!("jwks_uri {source}")))?;
+        let discovery = Discovery::parse(&body, &self.settings.url, self.settings.plain_http_unsafe)
+            .map_err(|problem| FetchError::Discovery { url: url.clone(), problem })?;
         let body = self.get(&discovery.jwks_uri).await?;
         KeySet::parse(&body)
             .map_err(|source| FetchError::Keys { url: discovery.jwks_uri.clone(), problem: source.to_string() })
@@ -268,25 +256,6 @@ fn client(settings: &Issuer) -> Result<Client, String> {
         builder = builder.tls_certs_only([]);
     }
     builder.build().map_err(|source| format!("cannot be asked over TLS: {source}"))
-}
-
-/// An absolute `https` URL; `http` only to a loopback address, and only when allowed.
-fn check_url(text: &str, plain_http: bool) -> Result<(), String> {
-    if text.len() > limits::URI {
-        return Err(format!("is longer than {} characters", limits::URI));
-    }
-    let url: Url = text.parse().map_err(|source| format!("{text:?} is not a URL: {source}"))?;
-    if !url.username().is_empty() || url.password().is_some() || url.query().is_some() || url.fragment().is_some() {
-        return Err("must have neither user, query nor fragment".to_owned());
-    }
-    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
-    let loopback = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
-    match url.scheme() {
-        "https" => Ok(()),
-        "http" if plain_http && loopback => Ok(()),
-        "http" if plain_http => Err(format!("{text:?} is plain HTTP to another machine; use https")),
-        _ => Err(format!("{text:?} must start with https://")),
-    }
 }
 
 /// A file that the settings name, bounded.

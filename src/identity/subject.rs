@@ -6,6 +6,7 @@ use serde_json::Value;
 use super::{Issuer, Refusal, SubjectForm};
 use crate::model::{
     limits,
+    spiffe::{is_part, is_spiffe_id},
     token::{Claims, claim},
 };
 
@@ -138,23 +139,6 @@ fn is_base(text: &str) -> bool {
         is_domain(name) && !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit())
     };
     text.split_once("://").is_some_and(|(scheme, rest)| is_scheme(scheme) && host(rest))
-}
-
-/// Whether `text` is `spiffe://<trust domain>/<path>` by the SPIFFE ID specification.
-pub(super) fn is_spiffe_id(text: &str) -> bool {
-    let Some((domain, path)) = text.strip_prefix("spiffe://").and_then(|rest| rest.split_once('/')) else {
-        return false;
-    };
-    text.len() <= limits::URI && is_part(domain, false) && path.split('/').all(|segment| is_part(segment, true))
-}
-
-fn is_part(part: &str, upper: bool) -> bool {
-    !part.is_empty()
-        && part != "."
-        && part != ".."
-        && part.bytes().all(|b| {
-            b.is_ascii_lowercase() || b.is_ascii_digit() || b"-._".contains(&b) || (upper && b.is_ascii_uppercase())
-        })
 }
 
 /// A claim that must be a non-empty, printable ASCII string without spaces.

@@ -8,8 +8,10 @@ use std::fmt::Display;
 
 use countersign::model::limits;
 
+mod callers;
 mod cluster;
 mod evidence;
+mod judgements;
 mod keys;
 mod operators;
 mod registries;
@@ -18,8 +20,10 @@ mod statements;
 mod tlog;
 mod tokens;
 
+pub use callers::*;
 pub use cluster::*;
 pub use evidence::*;
+pub use judgements::*;
 pub use keys::*;
 pub use operators::*;
 pub use registries::*;
@@ -32,7 +36,7 @@ pub use tokens::*;
 pub type Body = (&'static str, fn(&[u8]) -> bool);
 
 /// All targets. The seeds of each are the files of `tests/golden/tlog/<name>/` or `tests/golden/model/<name>/`.
-pub const BODIES: [Body; 42] = [
+pub const BODIES: [Body; 45] = [
     ("note", note),
     ("checkpoint", checkpoint),
     ("tile_path", tile_path),
@@ -60,6 +64,8 @@ pub const BODIES: [Body; 42] = [
     ("key_uri", key_uri),
     ("token", token),
     ("key_set", key_set),
+    ("discovery", discovery),
+    ("peer", peer),
     ("facts", facts),
     ("image_manifest", image_manifest),
     ("referrers", referrers),
@@ -75,6 +81,7 @@ pub const BODIES: [Body; 42] = [
     ("encryption_key", encryption_key),
     ("record", record),
     ("scan", scan),
+    ("provenance", provenance),
 ];
 
 /// The longest text of an error: one that quotes what was sent quotes [`limits::NAME`] characters at most, each of four

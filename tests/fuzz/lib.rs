@@ -15,6 +15,7 @@ pub mod model {
     pub mod challenge;
     pub mod deployment;
     pub mod digest;
+    pub mod discovery;
     pub mod docker_config;
     pub mod evidence;
     pub mod facts;
@@ -32,6 +33,7 @@ pub mod model {
     pub mod limits;
     pub mod manifest;
     pub mod object;
+    pub mod peer;
     pub mod policy;
     pub mod possession;
     pub mod predicate;
@@ -41,6 +43,7 @@ pub mod model {
     pub mod retry_after;
     pub mod review;
     pub mod revocation;
+    pub mod spiffe;
     pub mod stamp_refusal;
     pub mod stamp_request;
     pub mod statement;

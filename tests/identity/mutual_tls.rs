@@ -80,6 +80,9 @@ fn names_of_a_certificate() {
         (Some(vec![dns("*.example.com")]), None),
         (Some(vec![dns("")]), None),
         (Some(vec![uri("no scheme")]), None),
+        // It would be taken for the host.
+        (Some(vec![uri("dns:ci.example.com")]), None),
+        (Some(vec![uri("DNS:ci.example.com")]), None),
         (Some(vec![email]), None),
         (Some(vec![]), None),
         (None, None),

@@ -1,4 +1,5 @@
-//! TLS of the listeners: certificates that are replaced while connections are open, and versions that are refused.
+//! TLS of the listeners: certificates that are replaced while connections are open, callers' certificates that
+//! are for something else, and versions that are refused.
 
 use std::{
     fs,
@@ -8,13 +9,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-use countersign::model::Digest;
+use countersign::{
+    keys::{Kek, Keyring},
+    model::Digest,
+};
+use jiff::Timestamp;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
 };
 
-use super::{Connection, POLICY, Service, connect, try_connect};
+use super::{Connection, POLICY, Pair, Service, connect, connect_as, try_connect};
 use crate::daemon::Daemon;
 
 /// A directory with `tls.crt` and `tls.key`, made for the name `localhost`.
@@ -156,5 +162,41 @@ async fn versions_before_tls_1_2_are_refused() {
         for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
             try_connect(port, &house.ca(), &[version]).await.unwrap();
         }
+    }
+}
+
+/// The beginning of the answer to a caller who shows this certificate. By TLS 1.3 a caller is refused when its own
+/// handshake is done already, so a request is sent in any case.
+async fn answer_to(
+    caller: Pair,
+    house: &Daemon,
+    version: &'static rustls::SupportedProtocolVersion,
+) -> std::io::Result<String> {
+    let mut stream = connect_as(Some(caller), house.public, &house.ca(), &[version]).await?;
+    stream.write_all(b"GET /checkpoint HTTP/1.1\r\nhost: localhost\r\n\r\n").await?;
+    let mut answer = [0; 15];
+    stream.read_exact(&mut answer).await?;
+    Ok(String::from_utf8_lossy(&answer).into_owned())
+}
+
+/// The service's own certificate is of the authority that callers' certificates are of, and for servers alone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_certificate_is_no_callers_certificate() {
+    let mut house = Daemon::init(Some(POLICY), "");
+    let kek = Kek::parse(&fs::read(house.path().join("kek")).unwrap()).unwrap();
+    let keys = Keyring::open(&house.data(), &kek).unwrap();
+    let now = Timestamp::now();
+    let (certificate, key) = keys.issue_client("spiffe://countersign.test/builder", now, 1).unwrap();
+    let chain = vec![CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap()];
+    let caller = (chain, PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap());
+    let server = keys.tls_server(&["localhost".to_owned()], now).unwrap();
+    house.start();
+    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+        let own = |pair: &Pair| (pair.0.clone(), pair.1.clone_key());
+        assert_eq!(answer_to(own(&caller), &house, version).await.unwrap(), "HTTP/1.1 200 OK");
+        let refused = answer_to(own(&server), &house, version).await.unwrap_err();
+        let said = refused.get_ref().and_then(|source| source.downcast_ref());
+        let alert = rustls::Error::AlertReceived(rustls::AlertDescription::UnsupportedCertificate);
+        assert_eq!(said, Some(&alert), "{refused}");
     }
 }

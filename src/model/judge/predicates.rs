@@ -7,7 +7,7 @@ use super::{
     standing::{Case, Finding, Sorted, newest, signers},
 };
 use crate::model::{
-    Verified,
+    Verified, limits,
     policy::{Age, Check, Globs, Predicate, Provenance, Scan, Vsa, VulnerabilityLimits},
     predicate,
     verdict::Code,
@@ -150,19 +150,19 @@ fn repository(source: &str) -> &str {
     plain.get(..end).unwrap_or(plain)
 }
 
-fn provenance(limits: &Provenance, predicate: &Value) -> Option<Objection> {
+fn provenance(wanted: &Provenance, predicate: &Value) -> Option<Objection> {
     let refused = |allowed: Option<&Globs>, found: Option<&str>, what: &str, code: Code| {
         let allowed = allowed.filter(|globs| !found.is_some_and(|text| globs.matches(text)))?;
-        let found = found.unwrap_or("none");
+        let found = limits::quoted(&found.unwrap_or("none"));
         Some((code, format!("provenance names {what} {found}, and it wants {}", allowed.list())))
     };
     let builder = text(predicate, "/runDetails/builder/id").or_else(|| text(predicate, "/builder/id"));
     let build_type = text(predicate, "/buildDefinition/buildType").or_else(|| text(predicate, "/buildType"));
-    refused(limits.builders.as_ref(), builder, "builder", Code::BuilderNotAllowed)
-        .or_else(|| refused(limits.build_types.as_ref(), build_type, "build type", Code::BuilderNotAllowed))
+    refused(wanted.builders.as_ref(), builder, "builder", Code::BuilderNotAllowed)
+        .or_else(|| refused(wanted.build_types.as_ref(), build_type, "build type", Code::BuilderNotAllowed))
         .or_else(|| {
             let found = sources(predicate);
-            let allowed = limits.sources.as_ref()?;
+            let allowed = wanted.sources.as_ref()?;
             let bad = found.iter().copied().find(|one| !allowed.matches(repository(one)) && !allowed.matches(one));
             match (bad, found.is_empty()) {
                 (None, false) => None,
@@ -215,7 +215,7 @@ fn tests(case: &Case<'_>, one: &Verified, age: Option<Age>) -> Finding {
     case.holds("tests passed", [one])
 }
 
-fn vsa(case: &Case<'_>, limits: &Vsa, one: &Verified, age: Option<Age>) -> Finding {
+fn vsa(case: &Case<'_>, wanted: &Vsa, one: &Verified, age: Option<Age>) -> Finding {
     let predicate = one.statement().predicate();
     let fails = |message: String| {
         let reason = case.reason(Code::Other, message, "verify the artifact again, and record a summary that passes");
@@ -226,8 +226,8 @@ fn vsa(case: &Case<'_>, limits: &Vsa, one: &Verified, age: Option<Age>) -> Findi
         return fails(format!("the newest verification summary says {result}"));
     }
     let resource = text(predicate, "/resourceUri").unwrap_or_default();
-    if limits.resources.as_ref().is_some_and(|globs| !globs.matches(resource)) {
-        return fails(format!("the newest verification summary is about {resource:?}"));
+    if wanted.resources.as_ref().is_some_and(|globs| !globs.matches(resource)) {
+        return fails(format!("the newest verification summary is about {:?}", limits::quoted(&resource)));
     }
     let verified: Vec<&str> = predicate
         .pointer("/verifiedLevels")
@@ -236,10 +236,10 @@ fn vsa(case: &Case<'_>, limits: &Vsa, one: &Verified, age: Option<Age>) -> Findi
         .flatten()
         .filter_map(Value::as_str)
         .collect();
-    if let Some(lacking) = limits.levels.iter().find(|level| !verified.iter().any(|have| reaches(have, level))) {
+    if let Some(lacking) = wanted.levels.iter().find(|level| !verified.iter().any(|have| reaches(have, level))) {
         return fails(format!(
             "the newest verification summary does not reach {lacking}; it has {}",
-            verified.join(", ")
+            limits::quoted(&verified.join(", "))
         ));
     }
     if !case.fresh(one, age) {

@@ -1,0 +1,6 @@
+//! See `discovery` in `../bodies.rs`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    countersign_fuzz::bodies::discovery(data);
+});
