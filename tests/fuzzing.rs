@@ -178,6 +178,21 @@ fn the_package_of_the_targets_is_complete() {
         let from = lib.iter().position(|line| *line == format!("pub mod {module} {{")).unwrap() + 1;
         assert_eq!(lib[from..from + own.len()], own, "{module} in tests/fuzz/lib.rs");
     }
+    // The same versions: else the fuzzer tries other parsers than those that run.
+    let locked = |path: &str| -> Vec<String> {
+        let lock = read(path);
+        let package = |text: &str| Some(text.split_once("\nname = ")?.1.lines().take(2).collect::<Vec<_>>().join(" "));
+        lock.split("[[package]]").filter_map(package).collect()
+    };
+    let own = locked("Cargo.lock");
+    let only_here = ["\"countersign-fuzz\"", "\"libfuzzer-sys\"", "\"arbitrary\""];
+    for package in locked("tests/fuzz/Cargo.lock") {
+        let known = own.contains(&package) || only_here.iter().any(|name| package.starts_with(name));
+        assert!(
+            known,
+            "tests/fuzz/Cargo.lock has {package}, Cargo.lock another; copy it there, and run cargo metadata"
+        );
+    }
     let fuzz = read("tests/fuzz/Cargo.toml");
     let manifest = read("Cargo.toml");
     let (_, dependencies) = manifest.split_once("\n[dependencies]\n").unwrap();
