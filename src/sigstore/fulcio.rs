@@ -39,7 +39,7 @@ use serde_json::json;
 pub use super::proto::dev::sigstore::fulcio::v2;
 use super::{Refusal, limits::Limiter};
 use crate::{
-    issuing::{Issued, Issuing},
+    issuing::{Issued, Issuing, IssuingError},
     model::{limits, possession::Possession},
     telemetry::Metrics,
 };
@@ -94,16 +94,25 @@ impl Fulcio {
             Some(token) => self.issuing.admit(&token, now).await.map_err(Refusal::from),
             None => Err(refusals::no_token()),
         };
-        let principal = admitted.inspect_err(|refusal| {
-            self.metrics.refused(refusal.reason());
-            tracing::info!(target: "audit", reason = refusal.reason(), %refusal, "caller refused");
-        })?;
+        let principal = admitted.inspect_err(|refusal| self.refused(refusal))?;
         // Here the identity is known, and nothing was spent on it but the check of its token.
         let caller = principal.caller().identity.clone();
         self.limiter.take(&caller.to_string(), Instant::now()).map_err(Refusal::too_many)?;
-        let issued = self.issuing.issue(principal, possession, now).await?;
+        let issued = self.issuing.issue(principal, possession, now).await.map_err(|error| {
+            let of_token = matches!(error, IssuingError::Token(_));
+            let refusal = Refusal::from(error);
+            if of_token {
+                self.refused(&refusal);
+            }
+            refusal
+        })?;
         tracing::info!(target: "audit", action = "issue", caller = %caller, entry = %issued.entry, "issued");
         Ok(issued)
+    }
+
+    fn refused(&self, refusal: &Refusal) {
+        self.metrics.refused(refusal.reason());
+        tracing::info!(target: "audit", reason = refusal.reason(), %refusal, "caller refused");
     }
 }
 
