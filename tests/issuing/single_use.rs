@@ -66,7 +66,7 @@ async fn a_token_that_counts_once_is_refused_at_every_door() {
                 let token = v2::credentials::Credentials::OidcIdentityToken(token.to_owned());
                 let request = v2::CreateSigningCertificateRequest {
                     credentials: Some(v2::Credentials { credentials: Some(token) }),
-                    key: Some(RequestKey::CertificateSigningRequest(key.csr())),
+                    key: Some(RequestKey::CertificateSigningRequest(key.csr().into())),
                 };
                 let mut client = CaClient::connect(rpc.clone()).await.unwrap();
                 return match client.create_signing_certificate(request).await {
