@@ -13,7 +13,7 @@ use countersign::{
         v1::{log_service_server::LogServiceServer, trust_service_server::TrustServiceServer},
     },
     identity::SubjectForm,
-    log::{Draft, Log},
+    log::{Draft, Log, Logs},
     model::{
         Caller, Digest, Extensions, Identity, Role, Scheme,
         leaf::{self, Verifier},
@@ -48,8 +48,13 @@ fn known(mut request: Request<()>) -> Result<Request<()>, Status> {
 impl Watched {
     async fn start() -> Self {
         let house = House::new(SubjectForm::Uri).await;
+        let logs = house.logs.clone();
+        Self::over(house, logs).await
+    }
+
+    async fn over(house: House, logs: Logs) -> Self {
         let stop = tokio::sync::watch::Sender::new(false);
-        let log = LogFace::new(house.logs.clone(), stop.subscribe());
+        let log = LogFace::new(logs, stop.subscribe());
         let repository = Arc::new(crate::trust::repository(house.home.path(), &house.keys));
         let rotate = Arc::new(|_| panic!("nobody asked for it"));
         let url = "https://sign.example.org".to_owned();
@@ -279,7 +284,7 @@ async fn a_place_in_another_log_is_no_silent_pass() {
     let old = &rotated.old;
     let stranger = House::new(SubjectForm::Uri).await.succeed("elsewhere.test").await.key().vkey();
     for (args, said) in [
-        (vec!["--from", "5"], format!("--from 5 does not say of which log")),
+        (vec!["--from", "5"], "--from 5 does not say of which log".to_owned()),
         (vec!["--from", "5"], format!("as in --from {old}:5")),
         (vec!["--from", "1"], format!("{old}, {NEW}")),
         (vec!["--origin", NEW, "--from", "5"], "has 3 entries, fewer than where you left off (--from 5)".to_owned()),
@@ -303,4 +308,15 @@ async fn a_place_in_another_log_is_no_silent_pass() {
     let output = watched.run(&[SUBJECT, "--from", "2", "--fail-if-any"]).await;
     assert_eq!(code(&output), 2, "{}", text(&output));
     assert!(text(&output).contains("has 1 entries, fewer than where you left off"), "{}", text(&output));
+}
+
+/// Between the new log's opening and the old one's last entry, what is listed of the old one may not be all.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_that_still_takes_entries_is_not_left_behind() {
+    let (house, next) = (House::new(SubjectForm::Uri).await, House::new(SubjectForm::Uri).await.succeed(NEW).await);
+    let logs = Logs::new(vec![house.log.clone()], next);
+    let watched = Watched::over(house, logs).await;
+    let output = watched.run(&[SUBJECT, "--fail-if-any"]).await;
+    assert_eq!(code(&output), 2, "{}", text(&output));
+    assert!(text(&output).contains("is being succeeded and still takes entries"), "{}", text(&output));
 }
