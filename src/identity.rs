@@ -5,11 +5,14 @@
 //! refused like no identity. Whoever wants a certificate over a key of their own has a token, and
 //! [`Authenticator::principal`] also says over which of its claims they may prove to hold the key.
 //!
+//! Tokens of an issuer with `single_use` count once: whoever turns one into a certificate or a signature spends it first
+//! ([`SingleUse`], [`Principal::spend`]). Calls that sign nothing may be made with it again.
+//!
 //! Not here: what a role may do (the faces ask for roles), the TLS handshake (the server verifies the chain of a client
 //! certificate before its leaf gets here), and signing certificates. Time is a parameter. Nothing of a token is ever
 //! printed, in messages or logs: what a refusal names was configured here or was verified before.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use jiff::Timestamp;
 
@@ -23,11 +26,13 @@ mod mapping;
 mod peer;
 mod rules;
 mod settings;
+mod single_use;
 mod subject;
 mod token;
 
 pub use peer::peer_identity;
 pub use settings::{Issuer, Rule, Settings, SubjectForm};
+pub use single_use::{SingleUse, Spent};
 
 use issuer::Keys;
 use mapping::Mapping;
@@ -138,6 +143,23 @@ pub enum Refusal {
         /// Who it is.
         identity: Identity,
     },
+    /// It counts once, and was used.
+    #[error(
+        "token was used already, and each of this issuer counts for one certificate or call that signs (single_use); get a \
+         new token for each"
+    )]
+    Replayed,
+    /// It counts once, and no more can be remembered.
+    #[error(
+        "tokens of issuer {issuer} count once (single_use), and {room} that were used are remembered, which is the most; \
+         try again when some of them have expired"
+    )]
+    TooManyTokens {
+        /// The configured URL.
+        issuer: String,
+        /// How many are remembered.
+        room: usize,
+    },
     /// The issuer could not be asked for its keys.
     #[error("keys of issuer {issuer} cannot be fetched at the moment; try again, and check that the issuer answers")]
     IssuerUnavailable {
@@ -163,6 +185,8 @@ impl Refusal {
             Self::Claim { .. } => "TOKEN_CLAIM",
             Self::Certificate(_) => "CERTIFICATE_UNUSABLE",
             Self::NoRole { .. } => "ROLE_NONE",
+            Self::Replayed => "TOKEN_REPLAYED",
+            Self::TooManyTokens { .. } => "TOKENS_TOO_MANY",
             Self::IssuerUnavailable { .. } => "ISSUER_UNAVAILABLE",
         }
     }
@@ -179,6 +203,7 @@ impl Refusal {
 pub struct Principal {
     caller: Caller,
     challenges: Vec<(&'static str, String)>,
+    single_use: Option<SingleUse>,
 }
 
 impl Principal {
@@ -191,6 +216,14 @@ impl Principal {
     pub fn challenges(&self) -> &[(&'static str, String)] {
         &self.challenges
     }
+
+    /// Uses the token, if its issuer's count once; see [`SingleUse::spend`].
+    ///
+    /// # Errors
+    /// Those of [`SingleUse::spend`].
+    pub fn spend(&self, now: Timestamp) -> Result<(), Refusal> {
+        self.single_use.as_ref().map_or(Ok(()), |token| token.spend(now))
+    }
 }
 
 /// A configured issuer.
@@ -199,6 +232,8 @@ struct Known {
     settings: Issuer,
     keys: Keys,
     mapping: Mapping,
+    /// The tokens that were used, if each counts once.
+    spent: Option<Arc<Spent>>,
 }
 
 /// A token that was verified, with what it says.
@@ -206,6 +241,7 @@ struct Bearer<'a> {
     issuer: &'a Known,
     identity: Identity,
     claims: Claims,
+    single_use: Option<SingleUse>,
 }
 
 /// Knows the issuers and the rules.
@@ -251,7 +287,8 @@ impl Authenticator {
             }
             subject::check(entry).map_err(wrong)?;
             let mapping = Mapping::compile(entry).map_err(wrong)?;
-            issuers.push(Known { settings: entry.clone(), keys: Keys::open(entry).map_err(wrong)?, mapping });
+            let (keys, spent) = (Keys::open(entry).map_err(wrong)?, entry.single_use.then(|| Spent::of(&entry.url)));
+            issuers.push(Known { settings: entry.clone(), keys, mapping, spent });
         }
         Ok(Self { issuers, mtls_issuer: settings.mtls_issuer.clone(), rules: Rules::compile(&settings.rules)? })
     }
@@ -261,14 +298,26 @@ impl Authenticator {
     /// # Errors
     /// A [`Refusal`], which is a result to report to the caller, not a failure of ours.
     pub async fn authenticate(&self, credentials: Credentials, now: Timestamp) -> Result<Caller, Refusal> {
+        self.recognise(credentials, now).await.map(|(caller, _token)| caller)
+    }
+
+    /// The same, with the token to be spent by calls that sign, if it counts once.
+    ///
+    /// # Errors
+    /// As [`Self::authenticate`].
+    pub async fn recognise(
+        &self,
+        credentials: Credentials,
+        now: Timestamp,
+    ) -> Result<(Caller, Option<SingleUse>), Refusal> {
         match (credentials.bearer, credentials.peer) {
             (Some(token), _) => {
-                let bearer = self.bearer(&token, now).await?;
-                self.caller(bearer.identity, &bearer.claims, bearer.issuer.mapping.extensions(&bearer.claims)?)
+                let Bearer { issuer, identity, claims, single_use } = self.bearer(&token, now).await?;
+                Ok((self.caller(identity, &claims, issuer.mapping.extensions(&claims)?)?, single_use))
             }
             (None, Some(leaf)) => {
                 let identity = peer_identity(&leaf, &self.mtls_issuer, now)?;
-                self.caller(identity, &Claims::new(), Extensions::default())
+                Ok((self.caller(identity, &Claims::new(), Extensions::default())?, None))
             }
             (None, None) => Err(Refusal::Missing),
         }
@@ -279,9 +328,10 @@ impl Authenticator {
     /// # Errors
     /// As [`Self::authenticate`].
     pub async fn principal(&self, token: &str, now: Timestamp) -> Result<Principal, Refusal> {
-        let Bearer { issuer, identity, claims } = self.bearer(token, now).await?;
+        let Bearer { issuer, identity, claims, single_use } = self.bearer(token, now).await?;
         let challenges = subject::challenges(issuer.settings.subject, &claims);
-        Ok(Principal { caller: self.caller(identity, &claims, issuer.mapping.extensions(&claims)?)?, challenges })
+        let caller = self.caller(identity, &claims, issuer.mapping.extensions(&claims)?)?;
+        Ok(Principal { caller, challenges, single_use })
     }
 
     /// The configured issuers.
@@ -303,10 +353,12 @@ impl Authenticator {
         let url = token.issuer().ok_or_else(|| Refusal::claim("iss", "must be the issuer's URL"))?;
         let issuer = self.issuers.iter().find(|known| known.settings.url == url).ok_or(Refusal::UnknownIssuer)?;
         let key = issuer.keys.key(token.kid.as_deref(), token.algorithm, now).await?;
+        let digest = token.digest();
         let claims = token.verify(&key)?;
-        token::check_claims(&claims, &issuer.settings, now)?;
+        let ends = token::check_claims(&claims, &issuer.settings, now)?;
         let subject = subject::subject(&issuer.settings, &claims)?;
         let identity = Identity { subject, issuer: issuer.settings.url.clone() };
-        Ok(Bearer { issuer, identity, claims })
+        let single_use = issuer.spent.as_ref().map(|spent| spent.token(digest, ends));
+        Ok(Bearer { issuer, identity, claims, single_use })
     }
 }

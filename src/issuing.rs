@@ -8,8 +8,10 @@
 //! signature the caller's own, over the token's claim or over the certificate request. So everybody can verify it, and it
 //! is found by the certificate's identity. It has no payload.
 //!
-//! A token may be used again while it is valid, and each use is another certificate and another entry. Whoever bounds how
-//! many one identity may have does so between the two steps, where the identity is known and nothing was spent on it.
+//! A token may be used again while it is valid, and each use is another certificate and another entry, unless its issuer
+//! has `single_use`. Then it is spent between the check of the key and the certificate: what was refused before did not use
+//! it up, and what fails after did, as a certificate may exist by then. Whoever bounds how many one identity may have does so
+//! between the two steps, where the identity is known and nothing was spent on it.
 //! Not here: what tokens are (`identity`), the certificate's profile (`keys`), wire formats (the face).
 
 use std::sync::Arc;
@@ -160,6 +162,7 @@ fn prepare(
     now: Timestamp,
 ) -> Result<Prepared, IssuingError> {
     let Shown { key, digest, signature } = show(principal, possession)?;
+    principal.spend(now)?;
     let Caller { identity, extensions, .. } = principal.caller();
     let issued = keyring.issue_saying(identity, extensions, key.spki(), now)?;
     let leaf = leaf::entry(key.scheme(), &digest, &signature, Verifier::Certificate(&issued.certificate));

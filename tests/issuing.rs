@@ -9,6 +9,7 @@ mod monitor;
 mod possession;
 mod profile;
 pub mod refusals;
+mod single_use;
 
 use std::sync::Arc;
 
@@ -16,8 +17,8 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use countersign::{
     identity::{Authenticator, Issuer as IssuerSettings, Rule, Settings, SubjectForm},
     issuing::{Issued, Issuing, IssuingError},
-    keys::Keyring,
-    log::{Log, Options, View},
+    keys::{KeyError, Keyring, LogKey},
+    log::{Log, Logs, Options, View},
     model::{
         PublicKey, Role, Scheme,
         certificate::{identity_of, is_signed_by},
@@ -97,7 +98,9 @@ pub fn unpem(pem: &str) -> Vec<u8> {
 pub struct House {
     pub home: tempfile::TempDir,
     pub keys: Arc<Keyring>,
+    /// The first of its logs.
     pub log: Log,
+    pub logs: Logs,
     pub issuer: Issuer,
     pub issuing: Arc<Issuing>,
 }
@@ -115,8 +118,23 @@ impl House {
         Log::create(&dir, keys::HOST, key.public_key(), |note| key.sign(note)).unwrap();
         let log = Log::open(&dir, key.public_key(), move |note| key.sign(note), Options::default()).unwrap();
         let issuer = Issuer::start().await;
-        let issuing = Arc::new(Issuing::new(authenticator(&issuer, change), Arc::clone(&keys), log.clone()));
-        Self { home, keys, log, issuer, issuing }
+        let logs = Logs::from(log.clone());
+        let issuing = Arc::new(Issuing::new(authenticator(&issuer, change), Arc::clone(&keys), logs.clone()));
+        Self { home, keys, log, logs, issuer, issuing }
+    }
+
+    /// A new log takes over, with a key of its own, as `countersign trust rotate log` does it.
+    pub async fn succeed(&self, origin: &str) -> Log {
+        let dir = self.home.path().join(origin);
+        let make = |key: &LogKey| -> Result<(), KeyError> {
+            Log::create(&dir, origin, key.public_key(), |note| key.sign(note)).unwrap();
+            Ok(())
+        };
+        let key = self.keys.add_log(self.home.path(), &keys::kek(), origin, Timestamp::now(), make).unwrap();
+        let next = Log::open(&dir, key.public_key(), move |note| key.sign(note), Options::default()).unwrap();
+        let (logs, newest) = (self.logs.clone(), next.clone());
+        tokio::task::spawn_blocking(move || logs.succeed(newest).unwrap()).await.unwrap();
+        next
     }
 
     /// Asks for a certificate, with a token of these claims.

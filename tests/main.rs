@@ -27,6 +27,7 @@
 )]
 
 mod admission;
+mod configuration;
 mod crash;
 mod daemon;
 mod doors;

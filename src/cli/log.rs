@@ -9,6 +9,7 @@ mod fsck;
 mod head;
 mod issued;
 mod key;
+mod logs;
 mod proof;
 mod rebuild;
 mod receipt;
@@ -26,7 +27,7 @@ use crate::{grpc::v1::log_service_client::LogServiceClient, model::limits};
 use check::Doubt;
 
 /// A log of the service, and the client to ask about it.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 struct Service {
     client: LogServiceClient<client::Service>,
     /// Empty for the present one.

@@ -10,9 +10,12 @@ use std::{
 
 use futures_util::{Stream, StreamExt, TryStreamExt};
 use jiff::Timestamp;
-use tonic::{Code, Request, Response, Status, Streaming};
+use tonic::{Code, Extensions, Request, Response, Status, Streaming};
 
-use super::{auth::authorize, convert, status, v1};
+use super::{
+    auth::{authorize, spend},
+    convert, status, v1,
+};
 use crate::{
     keys::{KeyError, KeyRefusal},
     log::LogError,
@@ -64,6 +67,12 @@ impl SigningFace {
         v1::signing_service_server::SigningServiceServer::new(self).max_decoding_message_size(limits::GRPC_MESSAGE)
     }
 
+    /// A token that counts once is good for one call, whatever the call signs and with which key.
+    #[allow(clippy::result_large_err, reason = "tonic's own error type")]
+    fn spend(&self, extensions: &Extensions) -> Result<(), Status> {
+        spend(extensions, (self.clock)())
+    }
+
     /// Signs with the managed key of this name, or with a key made for the call.
     async fn run(
         &self,
@@ -112,17 +121,19 @@ impl SigningFace {
 impl v1::signing_service_server::SigningService for SigningFace {
     async fn sign(&self, request: Request<v1::SignRequest>) -> Result<Response<v1::SignResponse>, Status> {
         let caller = authorize(&request, &[Role::Builder])?;
-        let request = request.into_inner();
+        let (_, extensions, request) = request.into_parts();
         let key = key_of(&request.key)?;
         let jobs = sign_jobs(request)?;
+        self.spend(&extensions)?;
         Ok(Response::new(v1::SignResponse { bundles: self.run(jobs, key, &caller).await? }))
     }
 
     async fn attest(&self, request: Request<v1::AttestRequest>) -> Result<Response<v1::AttestResponse>, Status> {
         let caller = authorize(&request, &[Role::Builder])?;
-        let request = request.into_inner();
+        let (_, extensions, request) = request.into_parts();
         let key = key_of(&request.key)?;
         let job = attest_job(request)?;
+        self.spend(&extensions)?;
         Ok(Response::new(v1::AttestResponse { bundle: self.run(vec![job], key, &caller).await?.pop() }))
     }
 
@@ -131,7 +142,7 @@ impl v1::signing_service_server::SigningService for SigningFace {
         request: Request<v1::AttestBatchRequest>,
     ) -> Result<Response<v1::AttestBatchResponse>, Status> {
         let caller = authorize(&request, &[Role::Builder])?;
-        let requests = request.into_inner().requests;
+        let (_, extensions, v1::AttestBatchRequest { requests }) = request.into_parts();
         if requests.is_empty() || requests.len() > limits::BATCH {
             let problem = format!("{} statements; give 1 to {}", requests.len(), limits::BATCH);
             return Err(status::invalid("requests", &problem));
@@ -145,6 +156,7 @@ impl v1::signing_service_server::SigningService for SigningFace {
         }
         let key = key_of(&named)?;
         let jobs = requests.into_iter().map(attest_job).collect::<Result<_, _>>()?;
+        self.spend(&extensions)?;
         Ok(Response::new(v1::AttestBatchResponse { bundles: self.run(jobs, key, &caller).await? }))
     }
 
@@ -155,6 +167,7 @@ impl v1::signing_service_server::SigningService for SigningFace {
         request: Request<Streaming<v1::AttestRequest>>,
     ) -> Result<Response<Self::AttestStreamStream>, Status> {
         let caller = authorize(&request, &[Role::Builder])?;
+        self.spend(request.extensions())?;
         let face = self.clone();
         let answers = request
             .into_inner()

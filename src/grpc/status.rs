@@ -19,7 +19,9 @@ pub const DOMAIN: &str = "countersign.dev";
 pub(crate) fn refused(refusal: &Refusal) -> Status {
     let (message, reason) = (refusal.to_string(), refusal.reason());
     match refusal {
-        Refusal::IssuerUnavailable { .. } => unavailable(&message, reason, std::time::Duration::from_secs(10)),
+        Refusal::IssuerUnavailable { .. } | Refusal::TooManyTokens { .. } => {
+            unavailable(&message, reason, std::time::Duration::from_secs(10))
+        }
         Refusal::NoRole { .. } => with_info(Code::PermissionDenied, &message, reason, HashMap::new()),
         _ => with_info(Code::Unauthenticated, &message, reason, HashMap::new()),
     }

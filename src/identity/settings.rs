@@ -90,6 +90,11 @@ pub struct Issuer {
     /// For how many seconds after their fetch known keys count while the issuer cannot be asked.
     #[serde(default = "stale_for_s")]
     pub stale_for_s: u32,
+    /// Whether a token counts once: for one certificate, or for one call that signs. Then one that was used is refused
+    /// (`TOKEN_REPLAYED`) until it expires, whatever came of its first use. Which were used is not remembered over a
+    /// restart. Default: false, as Sigstore's own authority has it, whose clients sign several artifacts with one token.
+    #[serde(default)]
+    pub single_use: bool,
     /// Allows `http://` to a loopback address. For tests alone: whoever answers there decides who is who.
     #[serde(default)]
     pub plain_http_unsafe: bool,
@@ -112,6 +117,7 @@ impl Issuer {
             refresh_after_s: refresh_after_s(),
             retry_after_s: retry_after_s(),
             stale_for_s: stale_for_s(),
+            single_use: false,
             plain_http_unsafe: false,
         }
     }

@@ -18,8 +18,8 @@ impl From<TokenError> for Refusal {
     }
 }
 
-/// Holds verified claims against the issuer's settings and the time.
-pub(super) fn check_claims(claims: &Claims, issuer: &Issuer, now: Timestamp) -> Result<(), Refusal> {
+/// Holds verified claims against the issuer's settings and the time. The second from which on the token is expired.
+pub(super) fn check_claims(claims: &Claims, issuer: &Issuer, now: Timestamp) -> Result<i64, Refusal> {
     if claims.get("iss").and_then(Value::as_str) != Some(issuer.url.as_str()) {
         return Err(Refusal::UnknownIssuer);
     }
@@ -36,12 +36,13 @@ pub(super) fn check_claims(claims: &Claims, issuer: &Issuer, now: Timestamp) -> 
     check_times(claims, issuer, now)
 }
 
-fn check_times(claims: &Claims, issuer: &Issuer, now: Timestamp) -> Result<(), Refusal> {
+fn check_times(claims: &Claims, issuer: &Issuer, now: Timestamp) -> Result<i64, Refusal> {
     let skew = i64::from(issuer.clock_skew_s);
     let now = now.as_second();
     let expires =
         seconds(claims, "exp")?.ok_or_else(|| Refusal::claim("exp", "is missing; every token must expire"))?;
-    if expires <= now.saturating_sub(skew) {
+    let ends = expires.saturating_add(skew);
+    if ends <= now {
         return Err(Refusal::Expired);
     }
     let since = seconds(claims, "iat")?;
@@ -53,7 +54,7 @@ fn check_times(claims: &Claims, issuer: &Issuer, now: Timestamp) -> Result<(), R
     if expires.saturating_sub(since.or(not_before).unwrap_or(now)) > i64::from(issuer.max_lifetime_s) {
         return Err(Refusal::claim("exp", "is too far from the time of issue; ask for a token with a shorter life"));
     }
-    Ok(())
+    Ok(ends)
 }
 
 /// A `NumericDate`: seconds since 1970, perhaps with a fraction, which is dropped.

@@ -102,6 +102,8 @@ pub const SUMMARY_SUBJECTS: usize = 16;
 pub const WATCHERS: usize = 256;
 /// Watches of the log that one caller may have open, as a count.
 pub const WATCHERS_EACH: usize = 32;
+/// Tokens of one issuer with `single_use` that are remembered as used, as a count: some 64 bytes each.
+pub const SINGLE_USE_TOKENS: usize = 262_144;
 /// One request for a time-stamp, DER.
 pub const STAMP_REQUEST: usize = 4_096;
 /// The nonce of a request for a time-stamp.

@@ -10,6 +10,7 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, DecodingKey};
 use serde::Deserialize;
 use serde_json::{Map, Value};
+use sha2::{Digest as _, Sha256};
 
 use super::limits;
 
@@ -102,6 +103,11 @@ impl<'a> Unverified<'a> {
     /// Who the token says issued it: only good for choosing whose keys to verify it with.
     pub fn issuer(&self) -> Option<&str> {
         self.claims.get("iss").and_then(Value::as_str)
+    }
+
+    /// The SHA-256 of what was signed, header and claims: which token this is, however its signature is written.
+    pub fn digest(&self) -> [u8; 32] {
+        Sha256::digest(self.message.as_bytes()).into()
     }
 
     /// The claims, once the signature by `key` is found good.

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use axum::body::Body;
-use http::{HeaderMap, Request, header::AUTHORIZATION};
+use http::{Extensions, HeaderMap, Request, header::AUTHORIZATION};
 use jiff::Timestamp;
 
 use super::listener::Peer;
@@ -27,16 +27,21 @@ impl Authenticate {
         Self { authenticator, metrics }
     }
 
-    /// The outcome for the request's extensions; nothing where no credentials were sent, which the faces refuse
-    /// wherever they need a caller.
-    pub(super) async fn check(&self, credentials: Credentials, now: Timestamp) -> Option<Authenticated> {
-        match self.authenticator.authenticate(credentials, now).await {
-            Ok(caller) => Some(Authenticated(Ok(caller))),
-            Err(Refusal::Missing) => None,
+    /// Puts the outcome into the request's extensions, and the token where it counts once; nothing where no credentials
+    /// were sent, which the faces refuse wherever they need a caller.
+    pub(super) async fn check(&self, credentials: Credentials, now: Timestamp, extensions: &mut Extensions) {
+        match self.authenticator.recognise(credentials, now).await {
+            Ok((caller, single_use)) => {
+                extensions.insert(Authenticated(Ok(caller)));
+                if let Some(token) = single_use {
+                    extensions.insert(token);
+                }
+            }
+            Err(Refusal::Missing) => {}
             Err(refusal) => {
                 self.metrics.refused(refusal.reason());
                 tracing::info!(target: "audit", reason = refusal.reason(), %refusal, "caller refused");
-                Some(Authenticated(Err(refusal)))
+                extensions.insert(Authenticated(Err(refusal)));
             }
         }
     }

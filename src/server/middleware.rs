@@ -109,10 +109,9 @@ async fn answer(middleware: &Middleware, mut request: Request<Body>, next: Next,
         };
     };
     if grpc {
-        if let Some(authenticate) = &middleware.authenticate
-            && let Some(outcome) = authenticate.check(credentials(&request), (middleware.clock)()).await
-        {
-            request.extensions_mut().insert(outcome);
+        if let Some(authenticate) = &middleware.authenticate {
+            let credentials = credentials(&request);
+            authenticate.check(credentials, (middleware.clock)(), request.extensions_mut()).await;
         }
         return next.run(request).await;
     }

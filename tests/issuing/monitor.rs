@@ -13,7 +13,7 @@ use countersign::{
         v1::{log_service_server::LogServiceServer, trust_service_server::TrustServiceServer},
     },
     identity::SubjectForm,
-    log::{Draft, Logs},
+    log::{Draft, Log, Logs},
     model::{
         Caller, Digest, Extensions, Identity, Role, Scheme,
         leaf::{self, Verifier},
@@ -48,8 +48,13 @@ fn known(mut request: Request<()>) -> Result<Request<()>, Status> {
 impl Watched {
     async fn start() -> Self {
         let house = House::new(SubjectForm::Uri).await;
+        let logs = house.logs.clone();
+        Self::over(house, logs).await
+    }
+
+    async fn over(house: House, logs: Logs) -> Self {
         let stop = tokio::sync::watch::Sender::new(false);
-        let log = LogFace::new(Logs::from(house.log.clone()), stop.subscribe());
+        let log = LogFace::new(logs, stop.subscribe());
         let repository = Arc::new(crate::trust::repository(house.home.path(), &house.keys));
         let rotate = Arc::new(|_| panic!("nobody asked for it"));
         let url = "https://sign.example.org".to_owned();
@@ -77,10 +82,14 @@ impl Watched {
 
     /// Logs a signature by the holder of a certificate, as the Rekor face does; its index.
     async fn log_signature(&self, key: &Key, certificate: &[u8], artifact: &[u8]) -> u64 {
-        let digest = key.scheme.digest(artifact);
-        let leaf = leaf::entry(key.scheme, &digest, &key.sign(artifact), Verifier::Certificate(certificate));
-        self.house.log.append(vec![Draft { leaf, payload: Vec::new() }]).await.unwrap()[0].index
+        log_signature(&self.house.log, key, certificate, artifact).await
     }
+}
+
+async fn log_signature(log: &Log, key: &Key, certificate: &[u8], artifact: &[u8]) -> u64 {
+    let digest = key.scheme.digest(artifact);
+    let leaf = leaf::entry(key.scheme, &digest, &key.sign(artifact), Verifier::Certificate(certificate));
+    log.append(vec![Draft { leaf, payload: Vec::new() }]).await.unwrap()[0].index
 }
 
 fn code(output: &Output) -> i32 {
@@ -118,7 +127,7 @@ async fn every_certificate_in_a_name_is_listed_with_its_signatures() {
         assert_eq!((&found["completeToSize"], &found["ofOtherAuthorities"]), (&json!(8), &json!(1)), "{found}");
         let list = found["certificates"].as_array().unwrap();
         let entries: Vec<_> = list.iter().map(|one| one["entries"].clone()).collect();
-        let entry = |index: u64, kind: &str| json!({ "index": index, "kind": kind });
+        let entry = |index: u64, kind: &str| json!({ "origin": crate::keys::HOST, "index": index, "kind": kind });
         assert_eq!(
             entries,
             [
@@ -178,4 +187,136 @@ async fn a_job_that_watches_is_told_of_new_ones() {
         .output()
         .unwrap();
     assert_eq!(code(&nowhere), 2, "{}", text(&nowhere));
+}
+
+/// A certificate in each of two logs, and a signature by the first one in the second log.
+struct Rotated {
+    watched: Watched,
+    issuer: String,
+    old: String,
+}
+
+const NEW: &str = "log2.test";
+
+impl Rotated {
+    async fn start() -> Self {
+        let watched = Watched::start().await;
+        let house = &watched.house;
+        let (key, issuer, old) = (Key::p256(), house.issuer.url().to_owned(), house.log.origin().to_owned());
+        for job in ["a", "b", "c"] {
+            let subject = format!("https://ci.example.org/{job}");
+            house.ask(json!({ "sub": subject }), Key::p256().proof(&subject)).await.unwrap();
+        }
+        let first = house.ask(sub(), key.proof(SUBJECT)).await.unwrap();
+        assert_eq!((first.entry.origin.as_str(), first.entry.index), (old.as_str(), 4));
+        let next = house.succeed(NEW).await;
+        assert_eq!(log_signature(&next, &key, &unpem(&first.chain[0]), b"one").await, 1);
+        let second = house.ask(sub(), Key::p256().proof(SUBJECT)).await.unwrap();
+        assert_eq!((second.entry.origin.as_str(), second.entry.index), (NEW, 2));
+        Self { watched, issuer, old }
+    }
+
+    async fn watch(&self, more: &[&str]) -> Output {
+        let args = [SUBJECT, "--issuer", &self.issuer, "--fail-if-any", "-o", "json"];
+        self.watched.run(&[&args, more].concat()).await
+    }
+
+    /// Origin and index of what is listed.
+    async fn found(&self, more: &[&str]) -> (i32, Vec<(String, u64)>) {
+        let output = self.watch(more).await;
+        let found: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", text(&output)));
+        let list = found["certificates"].as_array().unwrap().iter();
+        let place = |one: &Value| (one["origin"].as_str().unwrap().to_owned(), one["index"].as_u64().unwrap());
+        (code(&output), list.map(place).collect())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_a_rotation_both_logs_are_searched() {
+    let rotated = Rotated::start().await;
+    let Rotated { watched, issuer, old } = &rotated;
+    let (first, second) = ((old.clone(), 4), (NEW.to_owned(), 2));
+    let (all, new) = (vec![first.clone(), second.clone()], vec![second.clone()]);
+    for (args, wanted) in [
+        (vec![], &all),
+        (vec!["--from", "0"], &all),
+        (vec!["--from", &format!("{old}:4")], &all),
+        (vec!["--from", &format!("{old}:5")], &new),
+        (vec!["--from", &format!("{NEW}:0")], &new),
+        (vec!["--origin", old], &vec![first]),
+        (vec!["--origin", NEW, "--from", "2"], &new),
+    ] {
+        assert_eq!(rotated.found(&args).await, (1, wanted.clone()), "{args:?}");
+    }
+    assert_eq!(rotated.found(&["--from", &format!("{NEW}:3")]).await, (0, vec![]));
+    // The signature in the new log is one of the first certificate, and no certificate.
+    let found = watched.json(&[SUBJECT, "--issuer", issuer]).await;
+    let entry = |origin: &str, index: u64, kind: &str| json!({ "origin": origin, "index": index, "kind": kind });
+    assert_eq!(
+        found["certificates"][0]["entries"],
+        json!([entry(old, 4, "issuance"), entry(NEW, 1, "signature")]),
+        "{found}"
+    );
+    assert_eq!(
+        (&found["origin"], &found["completeToSize"], &found["next"]),
+        (&json!(NEW), &json!(3), &json!("log2.test:3"))
+    );
+    assert_eq!(found["logs"][0], json!({ "origin": old, "completeToSize": 5 }));
+    let page = text(&watched.run(&[SUBJECT, "--issuer", issuer]).await);
+    for said in ["signatures log2.test:1", "go on with --from log2.test:3", &format!("{old}:\n"), "log2.test:\n"] {
+        assert!(page.contains(said), "{said}: {page}");
+    }
+    // Whoever asks for one log is told that there are others.
+    let alone = rotated.watch(&["--origin", old]).await;
+    assert!(text(&alone).contains(&format!("{old} alone is searched; this instance has the logs {old}, {NEW}")));
+    // A pinned key is that of its log; the other one is held against what the service names, and that is said.
+    let pinned = watched.house.log.key().vkey();
+    let both = watched.run(&[SUBJECT, "--issuer", issuer, "--key", &pinned]).await;
+    let said = text(&both);
+    assert!(both.status.success() && said.contains("pin it with --key log2.test+"), "{said}");
+    assert!(!said.contains(&format!("pin it with --key {old}")), "{said}");
+}
+
+/// Where a job left off is in the old log, and the new one is shorter: nothing found there is no good news.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_place_in_another_log_is_no_silent_pass() {
+    let rotated = Rotated::start().await;
+    let old = &rotated.old;
+    let stranger = House::new(SubjectForm::Uri).await.succeed("elsewhere.test").await.key().vkey();
+    for (args, said) in [
+        (vec!["--from", "5"], "--from 5 does not say of which log".to_owned()),
+        (vec!["--from", "5"], format!("as in --from {old}:5")),
+        (vec!["--from", "1"], format!("{old}, {NEW}")),
+        (vec!["--origin", NEW, "--from", "5"], "has 3 entries, fewer than where you left off (--from 5)".to_owned()),
+        (vec!["--origin", NEW, "--from", "4"], format!("--origin {NEW} --from 0")),
+        (vec!["--from", &format!("{NEW}:4")], "another log is probably present since a rotation".to_owned()),
+        (vec!["--from", &format!("{old}:6")], format!("the log {old} has 5 entries")),
+        (vec!["--from", "elsewhere.test:0"], "elsewhere.test (--from), which is not among".to_owned()),
+        (
+            vec!["--origin", NEW, "--from", &format!("{old}:5")],
+            "which is not among those searched: log2.test".to_owned(),
+        ),
+        (vec!["--origin", "elsewhere.test"], "this instance has no log of that origin".to_owned()),
+        (vec!["--key", &stranger], "--key is that of the log elsewhere.test".to_owned()),
+    ] {
+        let output = rotated.watch(&args).await;
+        assert_eq!(code(&output), 2, "{args:?}: {}", text(&output));
+        assert!(text(&output).contains(&said), "{args:?}, {said}: {}", text(&output));
+    }
+    // The same where there is no other log: this one was set back, or is another one under the old name.
+    let watched = Watched::start().await;
+    let output = watched.run(&[SUBJECT, "--from", "2", "--fail-if-any"]).await;
+    assert_eq!(code(&output), 2, "{}", text(&output));
+    assert!(text(&output).contains("has 1 entries, fewer than where you left off"), "{}", text(&output));
+}
+
+/// Between the new log's opening and the old one's last entry, what is listed of the old one may not be all.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_that_still_takes_entries_is_not_left_behind() {
+    let (house, next) = (House::new(SubjectForm::Uri).await, House::new(SubjectForm::Uri).await.succeed(NEW).await);
+    let logs = Logs::new(vec![house.log.clone()], next);
+    let watched = Watched::over(house, logs).await;
+    let output = watched.run(&[SUBJECT, "--fail-if-any"]).await;
+    assert_eq!(code(&output), 2, "{}", text(&output));
+    assert!(text(&output).contains("is being succeeded and still takes entries"), "{}", text(&output));
 }

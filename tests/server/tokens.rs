@@ -1,7 +1,7 @@
 //! Tokens over the wire: an identity provider's token signs with its identity; every bad one is refused with its reason.
 
 use countersign::{
-    grpc::v1::signing_service_client::SigningServiceClient,
+    grpc::v1::{self, log_service_client::LogServiceClient, signing_service_client::SigningServiceClient},
     model::{Digest, Extension, Signer, TrustedRoot, certificate::extensions_of, verify},
 };
 use serde_json::json;
@@ -12,22 +12,45 @@ use tonic::{
 use tonic_types::StatusExt as _;
 
 use super::{POLICY, Service, signing};
-use crate::issuer::{Behaviour, Issuer, Key};
+use crate::{
+    issuer::{Behaviour, Issuer, Key},
+    issuing::refusals::by_csr,
+};
 
 const SUBJECT: &str = "https://ci.example.test/shop/build.yml";
 
-/// Calls with a token and without a client certificate.
-async fn sign(service: &Service, token: &str) -> Result<Vec<u8>, Status> {
+/// A connection without a client certificate.
+async fn connect(service: &Service) -> Channel {
     let authority = Certificate::from_pem(std::fs::read(service.house.ca()).unwrap());
     let tls = ClientTlsConfig::new().domain_name("localhost").ca_certificate(authority);
     let endpoint = Channel::from_shared(format!("https://127.0.0.1:{}", service.house.public)).unwrap();
-    let channel = endpoint.tls_config(tls).unwrap().connect().await.unwrap();
-    let mut request = Request::new(signing(&Digest::of(b"built")));
+    endpoint.tls_config(tls).unwrap().connect().await.unwrap()
+}
+
+fn with<T>(token: &str, message: T) -> Request<T> {
+    let mut request = Request::new(message);
     if !token.is_empty() {
         request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
     }
-    let answer = SigningServiceClient::new(channel).sign(request).await?;
+    request
+}
+
+/// Calls with a token and without a client certificate.
+async fn sign(service: &Service, token: &str) -> Result<Vec<u8>, Status> {
+    let request = with(token, signing(&Digest::of(b"built")));
+    let answer = SigningServiceClient::new(connect(service).await).sign(request).await?;
     Ok(answer.into_inner().bundles.remove(0).bundle.to_vec())
+}
+
+/// Asks the certificate authority; status and reason.
+async fn certify(service: &Service, token: &str) -> (u16, String) {
+    let authority = reqwest::Certificate::from_pem(&std::fs::read(service.house.ca()).unwrap()).unwrap();
+    let http = reqwest::Client::builder().tls_certs_only([authority]).build().unwrap();
+    let url = format!("https://localhost:{}/api/v2/signingCert", service.house.public);
+    let body = by_csr(token, &crate::issuing::Key::p256().csr());
+    let answer = http.post(url).body(body.to_string()).send().await.unwrap();
+    let (status, body) = (answer.status().as_u16(), answer.json::<serde_json::Value>().await.unwrap());
+    (status, body["details"][0]["reason"].as_str().unwrap_or_default().to_owned())
 }
 
 fn configuration(issuer: &Issuer) -> String {
@@ -107,6 +130,52 @@ async fn a_token_signs_with_its_identity_and_a_bad_one_is_refused_with_its_reaso
             assert!(service.metric(&series) > 0.5, "{series} in {}", service.metrics());
         }
     }
+}
+
+/// Signing turns a token into a certificate too, so one that counts once is good for one call; calls that sign nothing
+/// do not use it up.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_that_counts_once_signs_once() {
+    let issuer = Issuer::start().await;
+    let settings = configuration(&issuer).replace("claims =", "single_use = true\nclaims =");
+    let service = Service::new(POLICY, &settings);
+    let token = issuer.token(json!({ "sub": SUBJECT }));
+    let mut log = LogServiceClient::new(connect(&service).await);
+    let mut size =
+        async || log.get_checkpoint(with(&token, v1::GetCheckpointRequest::default())).await.unwrap().into_inner().size;
+    let before = size().await;
+    // What cannot be signed uses nothing up either.
+    let mut client = SigningServiceClient::new(connect(&service).await);
+    let empty = client.sign(with(&token, v1::SignRequest::default())).await.unwrap_err();
+    assert_eq!(empty.code(), Code::InvalidArgument, "{empty:?}");
+    sign(&service, &token).await.unwrap();
+    let attest = || v1::AttestRequest {
+        subjects: signing(&Digest::of(b"built")).subjects,
+        predicate_type: "https://example.test/p".to_owned(),
+        predicate: b"{}".as_slice().into(),
+        ..v1::AttestRequest::default()
+    };
+    let batch = v1::AttestBatchRequest { requests: vec![attest()] };
+    let refused = [
+        sign(&service, &token).await.unwrap_err(),
+        client.attest(with(&token, attest())).await.unwrap_err(),
+        client.attest_batch(with(&token, batch)).await.unwrap_err(),
+        client.attest_stream(with(&token, futures_util::stream::iter([attest()]))).await.unwrap_err(),
+    ];
+    let reason = |status: &Status| status.get_details_error_info().unwrap().reason;
+    for status in refused {
+        assert_eq!(
+            (status.code(), reason(&status)),
+            (Code::Unauthenticated, "TOKEN_REPLAYED".to_owned()),
+            "{status:?}"
+        );
+    }
+    assert_eq!(size().await, before + 1);
+    // The certificate authority knows it too, and the other way round.
+    assert_eq!(certify(&service, &token).await, (401, "TOKEN_REPLAYED".to_owned()));
+    let fresh = issuer.token(json!({ "sub": SUBJECT, "jti": "2" }));
+    assert_eq!(certify(&service, &fresh).await, (200, String::new()));
+    assert_eq!(reason(&sign(&service, &fresh).await.unwrap_err()), "TOKEN_REPLAYED");
 }
 
 /// Could not tell is not a no: the caller is asked to come again.

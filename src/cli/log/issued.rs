@@ -4,6 +4,10 @@
 //! Where the service signed, in `sign` and `attest`, that entry is the signature too, and has a payload. Every later entry
 //! with it is a signature of its holder. Certificates of other authorities may stand in the log as well, as anybody who
 //! may log a signature may log one by such a certificate: they are told apart by the signature on the certificate.
+//!
+//! All logs of the instance are searched, as a certificate of yesterday may stand in a log that was succeeded since. So where
+//! a job left off is a log and an index in it ([`Place`]), and what cannot be said of that place is said loudly: a list that
+//! begins in the wrong log is empty, and looks like good news.
 
 use std::{
     collections::HashMap,
@@ -22,6 +26,7 @@ use super::{
     check::Doubt,
     connect,
     key::{self, LogKey},
+    logs::{self, Place, Searched},
     print, search,
     show::plain,
 };
@@ -48,16 +53,17 @@ const NAMED: usize = 8;
 #[command(after_help = "Examples:
   countersign log issued alice@example.com --issuer https://sso.example.com
   countersign log issued https://github.com/example/app/.github/workflows/release.yml@refs/heads/main -o json
-  countersign log issued alice@example.com --issuer https://sso.example.com --from 4711 --fail-if-any   # for cron")]
+  countersign log issued alice@example.com --issuer https://sso.example.com --from log.example.com:4711 --fail-if-any   # for cron")]
 pub(super) struct Args {
     /// The e-mail address, URI or user name (name!domain) in the certificates.
     identity: String,
     /// Only those that this issuer vouched for. Without it every entry of the log is looked at, which takes time.
     #[arg(long, value_name = "URL")]
     issuer: Option<String>,
-    /// Only those that were recorded at this index or later.
-    #[arg(long, value_name = "INDEX", default_value_t = 0)]
-    from: u64,
+    /// Only those that were recorded at this place or later: an index of this log, or of any later one. The log may be left
+    /// out where one alone is searched.
+    #[arg(long, value_name = "[HOST:]INDEX", default_value_t = Place::default())]
+    from: Place,
     /// Exit with 1 if there is one, for a job that watches over an identity.
     #[arg(long)]
     fail_if_any: bool,
@@ -67,8 +73,9 @@ pub(super) struct Args {
     /// The trusted root (JSON) whose authorities are ours. Without it they are those that the service names.
     #[arg(long, value_name = "FILE")]
     trusted_root: Option<PathBuf>,
-    #[command(flatten)]
-    which: Which,
+    /// Search this log alone. Default: all logs of the instance, oldest first.
+    #[arg(long, value_name = "HOST")]
+    origin: Option<String>,
     #[command(flatten)]
     key: key::Pinned,
 }
@@ -78,12 +85,13 @@ pub(super) struct Args {
 struct Told {
     certificate: v1::CertificateSummary,
     issuer: String,
-    /// The first entry with it.
+    /// The first entry with it: which of the searched logs, and the index in that.
+    log: usize,
     index: u64,
     /// Whether that entry is a signature too.
     signed: bool,
-    /// The other entries with it.
-    signatures: Vec<u64>,
+    /// The other entries with it, in the order of the logs.
+    signatures: Vec<(usize, u64)>,
 }
 
 /// A certificate in the log, and whether our authority issued it.
@@ -93,62 +101,69 @@ struct Checked {
 }
 
 pub(super) async fn run(args: Args, global: &Global) -> Result<ExitCode, Doubt> {
-    let mut log = connect(global, &args.which).await?;
-    let key = args.key.or_of(&mut log).await?;
+    let service = connect(global, &args.which()).await?;
+    let mut logs = logs::of(service, args.origin.is_some(), &args.key).await?;
+    let from = logs::begin(&args.from, &logs)?;
     let root = Arc::new(trusted_root(args.trusted_root.as_deref(), global).await?);
-    let (told, complete) = told(&mut log, &args).await?;
-    let checked: Vec<Checked> = stream::iter(told.into_iter().filter(|told| told.index >= args.from))
-        .map(|told| check_one(log.clone(), key.clone(), Arc::clone(&root), args.identity.clone(), told))
+    let told = told(&mut logs, &args).await?;
+    logs::reaches(&logs, from)?;
+    let checked: Vec<Checked> = stream::iter(told.into_iter().filter(|told| (told.log, told.index) >= from))
+        .map(|told| check_one(&logs, Arc::clone(&root), args.identity.clone(), told))
         .buffered(WIDTH)
         .try_collect()
         .await?;
-    if let Some(caution) = key.caution() {
+    for caution in logs.iter().filter_map(|log| log.key.caution()) {
         writeln!(io::stderr(), "note: {caution}")?;
     }
     let foreign = checked.iter().filter(|checked| !checked.ours).count();
     let listed: Vec<_> = checked.into_iter().filter(|checked| checked.ours || args.all).collect();
-    report(&listed, foreign, complete, args.all, global)?;
+    report(&listed, &logs, foreign, args.all, global)?;
     Ok(if args.fail_if_any && !listed.is_empty() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-/// All certificates in this name, in the order in which they were recorded, and the size up to which that is all.
-async fn told(log: &mut Service, args: &Args) -> anyhow::Result<(Vec<Told>, u64)> {
+impl Args {
+    fn which(&self) -> Which {
+        Which { origin: self.origin.clone() }
+    }
+}
+
+/// All certificates in this name, in the order in which they were recorded. Each log learns up to which size that is all.
+async fn told(logs: &mut [Searched], args: &Args) -> anyhow::Result<Vec<Told>> {
     let filter = args.issuer.clone().map(|issuer| v1::EntryFilter {
         identity: Some(v1::SignerIdentity { subject: args.identity.clone(), issuer }),
         ..v1::EntryFilter::default()
     });
     let (mut certificates, mut places) = (Vec::<Told>::new(), HashMap::new());
-    // From the beginning: which entry is the first of a certificate is not known otherwise.
-    let pages = search::pages(log, filter, None, usize::MAX, false, |summary| {
-        let (Some(certificate), Some(signer)) = (summary.certificate, summary.signer) else { return };
-        if signer.subject != args.identity || args.issuer.as_ref().is_some_and(|issuer| *issuer != signer.issuer) {
-            return;
-        }
-        let place = *places.entry(certificate.fingerprint.clone()).or_insert(certificates.len());
-        match certificates.get_mut(place) {
-            Some(told) => told.signatures.push(summary.index),
-            None => certificates.push(Told {
-                certificate,
-                issuer: signer.issuer,
-                index: summary.index,
-                signed: summary.has_payload,
-                signatures: Vec::new(),
-            }),
-        }
-    });
-    let complete = pages.await?.complete_to_size;
-    Ok((certificates, complete))
+    // From the beginning of the first log: which entry is the first of a certificate is not known otherwise.
+    for (log, searched) in logs.iter_mut().enumerate() {
+        let pages = search::pages(&mut searched.service, filter.clone(), None, usize::MAX, false, |summary| {
+            let (Some(certificate), Some(signer)) = (summary.certificate, summary.signer) else { return };
+            if signer.subject != args.identity || args.issuer.as_ref().is_some_and(|issuer| *issuer != signer.issuer) {
+                return;
+            }
+            let place = *places.entry(certificate.fingerprint.clone()).or_insert(certificates.len());
+            match certificates.get_mut(place) {
+                Some(told) => told.signatures.push((log, summary.index)),
+                None => certificates.push(Told {
+                    certificate,
+                    issuer: signer.issuer,
+                    log,
+                    index: summary.index,
+                    signed: summary.has_payload,
+                    signatures: Vec::new(),
+                }),
+            }
+        });
+        searched.complete = pages.await?.complete_to_size;
+    }
+    Ok(certificates)
 }
 
 /// Fetches the first entry of a certificate, and holds what the service told of it against its bytes.
-async fn check_one(
-    mut log: Service,
-    key: LogKey,
-    root: Arc<TrustedRoot>,
-    identity: String,
-    told: Told,
-) -> Result<Checked, Doubt> {
-    let included = check::entry(&mut log, &key, told.index, false).await?;
+async fn check_one(logs: &[Searched], root: Arc<TrustedRoot>, identity: String, told: Told) -> Result<Checked, Doubt> {
+    let log = logs.get(told.log).context("a certificate of a log that was not searched")?;
+    let (mut service, key): (Service, LogKey) = (log.service.clone(), log.key.clone());
+    let included = check::entry(&mut service, &key, told.index, false).await?;
     let der = facts::certificate_in(&included.entry.leaf);
     let said = der.as_deref().and_then(certificate::describe);
     let (Some(der), Some(said)) = (der, said) else {
@@ -181,12 +196,24 @@ async fn trusted_root(file: Option<&Path>, global: &Global) -> anyhow::Result<Tr
     TrustedRoot::parse(text).context("the service's trusted root")
 }
 
-fn report(listed: &[Checked], foreign: usize, complete: u64, all: bool, global: &Global) -> io::Result<()> {
-    let certificates: Vec<_> = listed.iter().map(Checked::json).collect();
-    let value = json!({ "certificates": certificates, "completeToSize": complete, "ofOtherAuthorities": foreign });
-    let mut lines: Vec<_> = listed.iter().map(Checked::line).collect();
+fn report(listed: &[Checked], logs: &[Searched], foreign: usize, all: bool, global: &Global) -> io::Result<()> {
+    let certificates: Vec<_> = listed.iter().map(|checked| checked.json(logs)).collect();
+    let searched: Vec<_> =
+        logs.iter().map(|log| json!({ "origin": log.origin(), "completeToSize": log.complete })).collect();
+    let (origin, complete) = logs.last().map(|log| (log.origin(), log.complete)).unwrap_or_default();
+    let next = Place { origin: Some(origin.to_owned()), index: complete };
+    let value = json!({ "certificates": certificates, "origin": origin, "completeToSize": complete, "logs": searched,
+        "next": next.to_string(), "ofOtherAuthorities": foreign });
+    let mut lines = Vec::new();
+    for (number, log) in logs.iter().enumerate() {
+        let mut its = listed.iter().filter(|checked| checked.told.log == number).peekable();
+        if logs.len() > 1 && its.peek().is_some() {
+            lines.push(format!("{}:", log.origin()));
+        }
+        lines.extend(its.map(|checked| checked.line(logs)));
+    }
     let count = listed.len();
-    lines.push(format!("{count} certificates; complete up to size {complete}, go on with --from {complete}"));
+    lines.push(format!("{count} certificates; complete up to size {complete} of {origin}, go on with --from {next}"));
     if foreign > 0 && !all {
         lines.push(format!("{foreign} more in this name are of other authorities; --all lists them"));
     }
@@ -194,11 +221,16 @@ fn report(listed: &[Checked], foreign: usize, complete: u64, all: bool, global: 
 }
 
 impl Checked {
-    fn line(&self) -> String {
-        let Told { certificate, index, issuer, signed, signatures } = &self.told;
+    fn line(&self, logs: &[Searched]) -> String {
+        let Told { certificate, log, index, issuer, signed, signatures } = &self.told;
         let whose = if self.ours { "" } else { "  OF ANOTHER AUTHORITY" };
         // Where the service signed, the first entry is a signature too.
-        let all: Vec<_> = signed.then_some(index).into_iter().chain(signatures).map(u64::to_string).collect();
+        let first = signed.then_some((*log, *index));
+        let all: Vec<_> = first
+            .into_iter()
+            .chain(signatures.iter().copied())
+            .map(|(of, index)| if of == *log { index.to_string() } else { place(logs, of, index) })
+            .collect();
         let named = all.iter().take(NAMED).map(String::as_str).collect::<Vec<_>>().join(", ");
         let used = match all.len() {
             0 => "no signatures".to_owned(),
@@ -211,16 +243,23 @@ impl Checked {
         ))
     }
 
-    fn json(&self) -> Value {
-        let Told { certificate, index, issuer, signed, signatures } = &self.told;
+    fn json(&self, logs: &[Searched]) -> Value {
+        let Told { certificate, log, index, issuer, signed, signatures } = &self.told;
+        let origin = |log: usize| logs.get(log).map(Searched::origin);
         let kind = if *signed { "issuance and signature" } else { "issuance" };
-        let first = json!({ "index": index, "kind": kind });
-        let rest = signatures.iter().map(|index| json!({ "index": index, "kind": "signature" }));
+        let first = json!({ "origin": origin(*log), "index": index, "kind": kind });
+        let rest = signatures
+            .iter()
+            .map(|(log, index)| json!({ "origin": origin(*log), "index": index, "kind": "signature" }));
         json!({
-            "index": index, "serial": certificate.serial, "notBefore": certificate.not_before,
+            "origin": origin(*log), "index": index, "serial": certificate.serial, "notBefore": certificate.not_before,
             "notAfter": certificate.not_after, "key": certificate.key, "fingerprint": certificate.fingerprint,
             "issuer": issuer, "ofThisAuthority": self.ours,
             "entries": std::iter::once(first).chain(rest).collect::<Vec<_>>(),
         })
     }
+}
+
+fn place(logs: &[Searched], log: usize, index: u64) -> String {
+    Place { origin: logs.get(log).map(|log| log.origin().to_owned()), index }.to_string()
 }

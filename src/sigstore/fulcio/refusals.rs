@@ -39,7 +39,9 @@ impl From<IssuingError> for Refusal {
 fn token(refusal: &identity::Refusal) -> Refusal {
     let message = refusal.to_string();
     match refusal {
-        identity::Refusal::IssuerUnavailable { .. } => Refusal::unavailable(refusal.reason(), message, LATER),
+        identity::Refusal::IssuerUnavailable { .. } | identity::Refusal::TooManyTokens { .. } => {
+            Refusal::unavailable(refusal.reason(), message, LATER)
+        }
         identity::Refusal::NoRole { .. } => Refusal::new(Code::PermissionDenied, refusal.reason(), message),
         _ => Refusal::new(Code::Unauthenticated, refusal.reason(), message),
     }
