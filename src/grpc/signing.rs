@@ -67,6 +67,13 @@ impl SigningFace {
         v1::signing_service_server::SigningServiceServer::new(self).max_decoding_message_size(limits::GRPC_MESSAGE)
     }
 
+    /// Takes these signatures out of what the caller may have.
+    #[allow(clippy::result_large_err, reason = "tonic's own error type")]
+    fn take(&self, caller: &Caller, jobs: &[Job]) -> Result<(), Status> {
+        let count = u32::try_from(jobs.len()).unwrap_or(u32::MAX);
+        (self.allow)(&caller.identity, count).map_err(status::too_many)
+    }
+
     /// A token that counts once is good for one call, whatever the call signs and with which key.
     #[allow(clippy::result_large_err, reason = "tonic's own error type")]
     fn spend(&self, extensions: &Extensions) -> Result<(), Status> {
@@ -81,8 +88,6 @@ impl SigningFace {
         caller: &Caller,
     ) -> Result<Vec<v1::SignedBundle>, Status> {
         let now = (self.clock)();
-        let count = u32::try_from(jobs.len()).unwrap_or(u32::MAX);
-        (self.allow)(&caller.identity, count).map_err(status::too_many)?;
         let contents = jobs.iter().map(|job| job.content.clone()).collect();
         let signed = match &key {
             None => self.signing.sign_for(contents, caller, now).await,
@@ -124,6 +129,7 @@ impl v1::signing_service_server::SigningService for SigningFace {
         let (_, extensions, request) = request.into_parts();
         let key = key_of(&request.key)?;
         let jobs = sign_jobs(request)?;
+        self.take(&caller, &jobs)?;
         self.spend(&extensions)?;
         Ok(Response::new(v1::SignResponse { bundles: self.run(jobs, key, &caller).await? }))
     }
@@ -132,9 +138,10 @@ impl v1::signing_service_server::SigningService for SigningFace {
         let caller = authorize(&request, &[Role::Builder])?;
         let (_, extensions, request) = request.into_parts();
         let key = key_of(&request.key)?;
-        let job = attest_job(request)?;
+        let jobs = vec![attest_job(request)?];
+        self.take(&caller, &jobs)?;
         self.spend(&extensions)?;
-        Ok(Response::new(v1::AttestResponse { bundle: self.run(vec![job], key, &caller).await?.pop() }))
+        Ok(Response::new(v1::AttestResponse { bundle: self.run(jobs, key, &caller).await?.pop() }))
     }
 
     async fn attest_batch(
@@ -155,7 +162,8 @@ impl v1::signing_service_server::SigningService for SigningFace {
             ));
         }
         let key = key_of(&named)?;
-        let jobs = requests.into_iter().map(attest_job).collect::<Result<_, _>>()?;
+        let jobs: Vec<Job> = requests.into_iter().map(attest_job).collect::<Result<_, _>>()?;
+        self.take(&caller, &jobs)?;
         self.spend(&extensions)?;
         Ok(Response::new(v1::AttestBatchResponse { bundles: self.run(jobs, key, &caller).await? }))
     }
@@ -176,8 +184,9 @@ impl v1::signing_service_server::SigningService for SigningFace {
                 async move {
                     let request = message?;
                     let key = key_of(&request.key)?;
-                    let job = attest_job(request)?;
-                    Ok(v1::AttestResponse { bundle: face.run(vec![job], key, &caller).await?.pop() })
+                    let jobs = vec![attest_job(request)?];
+                    face.take(&caller, &jobs)?;
+                    Ok(v1::AttestResponse { bundle: face.run(jobs, key, &caller).await?.pop() })
                 }
             })
             .buffered(STREAM_WIDTH);
