@@ -69,7 +69,8 @@ pub struct Library {
 impl Library {
     pub fn new() -> Self {
         let home = tempfile::tempdir().unwrap();
-        let keys = keys::keyring(home.path(), keys::now());
+        // Before the first entry: outside of the life of its certificates nothing is signed.
+        let keys = keys::keyring(home.path(), Timestamp::from_second(NOON - 2 * 86_400).unwrap());
         let key = keys.log_key();
         Log::create(&home.path().join("log"), keys::HOST, key.public_key(), |note| key.sign(note)).unwrap();
         let log = open(&home.path().join("log"), &keys);
@@ -130,10 +131,13 @@ impl Library {
         let stamp = self
             .stamps
             .borrow_mut()
-            .entry(said.time.unwrap_or_default())
+            .entry(said.time.unwrap_or(NOON))
             .or_insert_with(|| {
-                let at = Timestamp::from_second(said.time.unwrap_or_default()).unwrap();
-                self.keys.timestamp(b"whatever", at).unwrap()
+                let at = Timestamp::from_second(said.time.unwrap_or(NOON)).unwrap();
+                self.keys.timestamp(b"whatever", at).unwrap_or_else(|_out_of_life| {
+                    let elsewhere = tempfile::tempdir().unwrap();
+                    keys::keyring(elsewhere.path(), at).timestamp(b"whatever", at).unwrap()
+                })
             })
             .clone();
         let bundle = bundle::to_json(&bundle::of_statement(statement, signature, certificate, stamp)).unwrap();

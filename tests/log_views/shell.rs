@@ -605,5 +605,6 @@ async fn lies_about_certificates_are_noticed() {
     assert_eq!(told, honest);
     let certificates = honest["certificates"].as_array().unwrap();
     assert_eq!((certificates.len(), certificates[0]["entries"].as_array().unwrap().len()), (1, 40));
-    assert_eq!(certificates[0]["entries"][4], serde_json::json!({ "index": 5, "kind": "signature" }));
+    let signature = serde_json::json!({ "origin": "sign.example.org", "index": 5, "kind": "signature" });
+    assert_eq!(certificates[0]["entries"][4], signature);
 }
